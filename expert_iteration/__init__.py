@@ -1,0 +1,1 @@
+"""Expert iteration for language models that reason. Start reading at ``training.py``."""

@@ -1,0 +1,133 @@
+"""What flows through the system: a prompt is visited, answered, judged, and kept or not.
+
+Everything here is frozen and made of plain Python values, so it can cross a process border, be
+written as JSON and be compared in a test.
+"""
+
+from collections import Counter
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TypeAlias
+
+Metrics: TypeAlias = dict[str, float]
+"""``stage/quantity`` -> value, as written to ``metrics.jsonl``."""
+
+Tally: TypeAlias = Counter[str]
+"""Counts that add up over groups, collectors and iterations (``rollouts``, ``correct``, ...)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """One question, ready to be sent to an engine."""
+
+    id: int
+    """Row number in its dataset: the same in every run on the same data."""
+    question: str
+    gold: str
+    text: str
+    """The rendered template, whose tokens are `token_ids`."""
+    token_ids: tuple[int, ...]
+    level: str = ""
+    """Difficulty used to break evaluations down; empty when the dataset has none."""
+    demonstration: str | None = None
+    """A worked response in the format of the task, for supervised fine-tuning."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ticket:
+    """One visit of one prompt: the order to sample a group of answers."""
+
+    group_id: int
+    """Number of this visit in the run; unique, and the key of the group everywhere."""
+    iteration: int
+    """1 for the first."""
+    prompt: Prompt
+
+
+class Finish(StrEnum):
+    """Why a response ended."""
+
+    STOP = "stop"
+    LENGTH = "length"
+
+
+@dataclass(frozen=True, slots=True)
+class Rollout:
+    """One sampled answer, exactly as sampled: never re-tokenised."""
+
+    index: int
+    """Position in its group, 0 .. rollouts_per_prompt - 1."""
+    token_ids: tuple[int, ...]
+    """Response tokens; the end-of-sequence token that was sampled is part of them."""
+    log_probs: tuple[float, ...]
+    """log pi_old(o_t) of each response token, in nats."""
+    text: str
+    finish: Finish
+    version_start: int
+    """Policy version that sampled the first token."""
+    version_end: int
+    """Policy version that sampled the last token; differs after a push in flight."""
+
+
+class Outcome(StrEnum):
+    """What the grader says of one answer."""
+
+    CORRECT = "correct"
+    WRONG = "wrong"
+    UNPARSABLE = "unparsable"
+    TIMEOUT = "timeout"
+    ERROR = "error"
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The grader's judgement of one rollout. Timeouts and errors abstain: they are no reward 0."""
+
+    outcome: Outcome
+    reason: str
+    format_reward: float = 0.0
+    """1 when the response has the format that the task asks for."""
+
+    @property
+    def success(self) -> bool:
+        return self.outcome is Outcome.CORRECT
+
+    @property
+    def abstains(self) -> bool:
+        return self.outcome in (Outcome.TIMEOUT, Outcome.ERROR)
+
+    @property
+    def reward(self) -> float:
+        """Answer reward: 1 for a correct answer, else 0."""
+        return float(self.success)
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """The graded answers of one visit. `verdicts[i]` judges `rollouts[i]`."""
+
+    ticket: Ticket
+    rollouts: tuple[Rollout, ...]
+    verdicts: tuple[Verdict, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """What the driver sees of the buffer: counts, no tensors."""
+
+    received: int
+    """Groups that have arrived since the run began."""
+    totals: Tally
+    """groups, rollouts, tokens, correct, formatted, abstained, truncated, and the fates of selection."""
+    live: int
+    """Samples held now."""
+    uses_left: int
+    """Reads left on them."""
+    steps_left: int
+    """Optimizer steps that those reads make."""
+    consumed: int
+    """Reads done, and reads given up because the sample grew too old, since the run began."""
+    expired: int
+    """Samples dropped because they grew too old with reads left."""
+    oldest_age: int
+    """Policy versions that the oldest sample held is behind."""
