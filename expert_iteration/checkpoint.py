@@ -60,8 +60,9 @@ def newest(run_dir: Path) -> Path:
     return found[-1]
 
 
-def read_progress(folder: Path) -> Progress:
-    return Progress(**json.loads((folder / STATE).read_text(encoding="utf-8")))
+def progress_of(run_dir: Path) -> Progress:
+    """Where the run stood at its newest checkpoint."""
+    return Progress(**json.loads((newest(run_dir) / STATE).read_text(encoding="utf-8")))
 
 
 def _flush(folder: Path) -> None:

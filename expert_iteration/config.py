@@ -339,6 +339,7 @@ def _minima(config: RunConfig) -> list[tuple[str, float | None, float]]:
         ("sampling.min_tokens", config.sampling.min_tokens, 0),
         ("sampling.max_tokens", config.sampling.max_tokens, 1),
         ("grading.workers", config.grading.workers, 1),
+        ("grading.deadline", config.grading.deadline, 0.1),
         ("selection.top_k", config.selection.top_k, 1),
         ("loss.kl_coefficient", config.loss.kl_coefficient, 0),
         ("optimizer.learning_rate", config.optimizer.learning_rate, 0),

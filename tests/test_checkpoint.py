@@ -2,7 +2,7 @@
 
 import pytest
 
-from expert_iteration.checkpoint import existing, newest, read_progress, saving
+from expert_iteration.checkpoint import existing, newest, progress_of, saving
 from expert_iteration.config import ConfigError
 from expert_iteration.scheduler import Progress
 
@@ -17,7 +17,7 @@ def test_what_is_saved_is_read_back(tmp_path):
     with saving(tmp_path, progress, keep_last=1):
         pass
     assert newest(tmp_path).name == "step_00000120"
-    assert read_progress(newest(tmp_path)) == progress
+    assert progress_of(tmp_path) == progress
 
 
 def test_only_the_newest_stay(tmp_path):

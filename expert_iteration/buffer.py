@@ -1,0 +1,301 @@
+"""Kept rollouts, between selection and the optimizer: a TorchRL replay buffer under two laws.
+
+1. A row is read `epochs` times on average: reads < epochs x writes, or there is nothing to learn from.
+2. No row older than `max_staleness` policy versions is ever drawn.
+
+At any time reads + forfeited + reads_left = epochs x written.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from math import ceil
+from typing import Any
+
+import torch
+from tensordict import TensorDict, TensorDictBase
+from torch import Tensor
+from torchrl.data import LazyStackStorage, PrioritizedSampler, RandomSampler, TensorDictReplayBuffer
+from torchrl.data.replay_buffers.samplers import Sampler as TorchRLSampler
+from torchrl.data.replay_buffers.storages import Storage
+
+from expert_iteration.batching import POLICY_VERSION, REWARD, WEIGHT, stack
+from expert_iteration.config import RunConfig, Sampler
+from expert_iteration.segment_trees import prioritized_sampler
+from expert_iteration.selection import Fate, TopKRewardSelector
+
+PRIORITY_FLOOR = 0.01
+"""Priority of a row without reward: rare, but possible."""
+
+_SLOT = "index"
+"""Where TorchRL writes the storage slot into a row."""
+
+
+@dataclass(frozen=True, slots=True)
+class BufferStatus:
+    """The books of the buffer. All but the first four are totals of the run."""
+
+    live: int
+    """Rows in the storage."""
+    reads_left: int
+    steps_left: int
+    """Optimizer steps that `reads_left` make, if nothing is added meanwhile."""
+    oldest_age: int
+    """Of the live rows, in policy versions."""
+    written: int
+    reads: int
+    expired: int
+    """Rows that were lost before they were read `epochs` times: too old, or overwritten."""
+    forfeited: int
+    """Reads that were lost with them."""
+
+
+@dataclass
+class Books:
+    """Counters of the run."""
+
+    version: int = 0
+    written: int = 0
+    reads: int = 0
+    expired: int = 0
+    forfeited: int = 0
+    last_step: int = -1
+    """Optimizer step that was drawn last."""
+
+
+class Slots:
+    """Policy version and number of reads of the row in each storage slot."""
+
+    def __init__(self) -> None:
+        self.clear()
+
+    def clear(self) -> None:
+        self.versions = torch.empty(0, dtype=torch.int64)
+        self.reads = torch.empty(0, dtype=torch.int64)
+
+    def write(self, slots: Tensor, versions: Tensor) -> None:
+        """New rows stand in `slots`."""
+        if (missing := int(slots.max()) + 1 - len(self.reads)) > 0:
+            self.versions = torch.cat([self.versions, torch.zeros(missing, dtype=torch.int64)])
+            self.reads = torch.cat([self.reads, torch.zeros(missing, dtype=torch.int64)])
+        self.versions[slots] = versions
+        self.reads[slots] = 0
+
+
+class LeastReadSampler(RandomSampler):
+    """Sampling without replacement: the rows read least often come first, at random among equals.
+
+    TorchRL's `SamplerWithoutReplacement` forgets what it has drawn whenever the storage grows or
+    shrinks, as it always does in asynchronous training. Here the reads of each row are the only
+    memory, so every row is read exactly `epochs` times, whatever happens between two draws.
+
+    With `whole_passes` a batch never spans two passes over the rows: the last one of a pass may be
+    smaller, as in a data loader. Without, a batch is filled up with rows that were read more often.
+    """
+
+    def __init__(self, slots: Slots, epochs: int, whole_passes: bool) -> None:
+        self._slots = slots
+        self._epochs = epochs
+        self._whole_passes = whole_passes
+
+    def sample(self, storage: Storage, batch_size: int) -> tuple[Tensor, dict[str, Any]]:
+        """At most `batch_size` slots, all different."""
+        reads = self._slots.reads
+        assert len(reads) == len(storage)
+        limit = int(reads.min()) + 1 if self._whole_passes else self._epochs
+        usable = (reads < limit).nonzero().squeeze(1)
+        shuffled = usable[torch.randperm(len(usable), generator=self._rng)]
+        return shuffled[reads[shuffled].argsort(stable=True)][:batch_size], {}
+
+    def batches_left(self, batch_size: int) -> int:
+        """Batches until every row was read `epochs` times, if nothing is added meanwhile."""
+        reads = self._slots.reads
+        if not len(reads):
+            return 0
+        if self._whole_passes:
+            return sum(ceil(int((reads <= done).sum()) / batch_size) for done in range(self._epochs))
+        left = self._epochs - reads
+        return max(ceil(int(left.sum()) / batch_size), int(left.max()))
+
+
+class RolloutBuffer:
+    """Takes groups from collectors, and hands the kept rows to the trainer ranks.
+
+    A synchronous run (`mode.max_staleness` of 0) stores groups in the order of their ids, whatever the
+    order of arrival, and so does not depend on timing. All randomness comes from `config.seed`.
+    """
+
+    def __init__(self, config: RunConfig, first_group: int = 0) -> None:
+        """`first_group` is the lowest group id that will come."""
+        synchronous = config.mode.max_staleness == 0
+        self._epochs = config.epochs
+        self._batch_size = config.batch_size
+        self._max_staleness = config.mode.max_staleness
+        self._books = Books()
+        self._batches: dict[int, tuple[list[TensorDictBase], set[int]]] = {}
+        """Optimizer step -> its global batch, and the ranks that have not fetched their rows."""
+        self._slots = Slots()
+        self._selector = TopKRewardSelector(config.selection, config.seed, synchronous, first_group)
+        self._generator = torch.Generator().manual_seed(config.seed)
+        self._replay = TensorDictReplayBuffer(
+            storage=LazyStackStorage(config.buffer.capacity),
+            sampler=_sampler(config, self._slots, synchronous),
+            transform=self._selector,
+            generator=self._generator,
+        )
+
+    def add(self, group_id: int, rows: Sequence[TensorDictBase]) -> dict[int, Fate]:
+        """Take one group, with no rows if all of its answers abstained.
+
+        Returns:
+            For each rollout index whether it was kept, or why not; empty until the group is complete.
+        """
+        if not rows:
+            self._selector.skip(group_id)
+        # an empty extension lets the groups in that waited for this one
+        arriving = stack(rows) if rows else TensorDict(batch_size=[0])
+        self._book(self._replay.extend(arriving).flatten())
+        self._drop_stale()
+        return self._selector.fates.get(group_id, {})
+
+    def missing(self, groups: int) -> list[int]:
+        """Those of the group ids below `groups` that have not come yet."""
+        return [group_id for group_id in range(groups) if not self._selector.received(group_id)]
+
+    def set_version(self, version: int) -> None:
+        """The trainer stands at policy version `version`: rows that are now too old leave."""
+        assert version >= self._books.version, f"policy version went back to {version}"
+        self._books.version = version
+        self._drop_stale()
+
+    def reads_left(self) -> int:
+        """Reads that may still be made of the rows held; 0: no optimizer step before new rows."""
+        return self._epochs * self._books.written - self._books.reads - self._books.forfeited
+
+    def steps_left(self) -> int:
+        """Optimizer steps that `reads_left` make, if nothing is added meanwhile: exact."""
+        sampler = self._replay.sampler
+        if isinstance(sampler, LeastReadSampler):
+            return sampler.batches_left(self._batch_size)
+        return ceil(self.reads_left() / self._batch_size)
+
+    def draw(self, step: int, rank: int = 0, world_size: int = 1) -> list[TensorDictBase]:
+        """The rows of optimizer step `step` for one rank.
+
+        The first rank to ask draws the batch of all: `batch_size` rows, or fewer when the pass or the
+        reads end. Rank r gets every `world_size`-th row from r on, which may be none. A prioritized
+        buffer puts importance weights into the rows.
+        """
+        if step not in self._batches:
+            last = self._books.last_step
+            assert step > last, f"optimizer step {step} was drawn before; the last one was {last}"
+            self._batches[step] = self._sample(), set(range(world_size))
+            self._books.last_step = step
+        rows, waiting = self._batches[step]
+        waiting.discard(rank)
+        if not waiting:
+            del self._batches[step]
+        return rows[rank::world_size]
+
+    def status(self) -> BufferStatus:
+        versions = self._slots.versions
+        return BufferStatus(
+            live=len(versions),
+            reads_left=self.reads_left(),
+            steps_left=self.steps_left(),
+            oldest_age=self._books.version - int(versions.min()) if len(versions) else 0,
+            written=self._books.written,
+            reads=self._books.reads,
+            expired=self._books.expired,
+            forfeited=self._books.forfeited,
+        )
+
+    def state(self) -> tuple[dict[str, Any], list[TensorDictBase]]:
+        """Everything that decides what happens next: plain values for JSON, and rows.
+
+        Call it between two optimizer steps, when every rank has its rows.
+        """
+        assert not self._batches, f"some rank has not fetched its rows of step {list(self._batches)}"
+        selector, held = self._selector.state()
+        plain = {
+            "books": asdict(self._books),
+            "row_reads": self._slots.reads.tolist(),
+            "cursor": self._cursor(),
+            "generator": bytes(self._generator.get_state().tolist()).hex(),
+            "selector": selector,
+        }
+        live = [row.exclude(_SLOT, WEIGHT) for row in self._rows(torch.arange(len(self._slots.reads)))]
+        return plain, [*live, *held]
+
+    def restore(self, plain: dict[str, Any], rows: Sequence[TensorDictBase]) -> None:
+        """Go on from what `state` returned: the same draws follow."""
+        self._books = Books(**plain["books"])
+        live = len(plain["row_reads"])
+        self._refill(rows[:live], torch.tensor(plain["row_reads"]))
+        self._replay.writer.load_state_dict({"_cursor": plain["cursor"]})
+        self._selector.restore(plain["selector"], rows[live:])
+        self._generator.set_state(torch.tensor(list(bytes.fromhex(plain["generator"])), dtype=torch.uint8))
+
+    def _sample(self) -> list[TensorDictBase]:
+        assert self.reads_left() > 0, "every row was read `epochs` times; nothing is left to draw"
+        size = min(self._batch_size, self.reads_left())
+        batch, info = self._replay.sample(size, return_info=True)
+        slots = info["index"]
+        self._slots.reads.index_add_(0, slots, torch.ones_like(slots))
+        self._books.reads += len(slots)
+        return [row.exclude(_SLOT) for row in batch.unbind(0)]
+
+    def _book(self, slots: Tensor) -> None:
+        """Rows were written into `slots`."""
+        if not len(slots):
+            return
+        self._give_up(slots[slots < len(self._slots.reads)])
+        self._books.written += len(slots)
+        self._register(slots)
+
+    def _register(self, slots: Tensor) -> None:
+        rows = self._rows(slots)
+        self._slots.write(slots, torch.tensor([int(row[POLICY_VERSION]) for row in rows]))
+        if isinstance(self._replay.sampler, PrioritizedSampler):
+            rewards = torch.cat([row[REWARD] for row in rows])
+            self._replay.update_priority(slots, rewards.clamp(min=0) + PRIORITY_FLOOR)
+
+    def _drop_stale(self) -> None:
+        stale = self._slots.versions < self._books.version - self._max_staleness
+        if not stale.any():
+            return
+        self._give_up(stale.nonzero().squeeze(1))
+        # oldest first, so that a full storage goes on overwriting the oldest
+        arrival = torch.arange(len(stale)).roll(-self._cursor())
+        fresh = arrival[~stale[arrival]]
+        self._refill(self._rows(fresh), self._slots.reads[fresh])
+
+    def _give_up(self, slots: Tensor) -> None:
+        """Count the rows in `slots`, which leave, and the reads that they still had."""
+        unread = (self._epochs - self._slots.reads[slots]).clamp(min=0)
+        self._books.expired += int((unread > 0).sum())
+        # with replacement, other rows may have been read more than `epochs` times in their stead
+        self._books.forfeited += min(int(unread.sum()), self.reads_left())
+
+    def _refill(self, rows: Sequence[TensorDictBase], reads: Tensor) -> None:
+        """Make `rows` the whole contents; they were selected and counted before."""
+        self._replay.empty()
+        self._slots.clear()
+        if rows:
+            self._register(self._replay.writer.extend(stack(rows)))
+            self._slots.reads = reads
+
+    def _rows(self, slots: Tensor) -> list[TensorDictBase]:
+        return [self._replay.storage.get(slot) for slot in slots.tolist()]
+
+    def _cursor(self) -> int:
+        """Slot that is written next."""
+        return self._replay.writer.state_dict()["_cursor"]
+
+
+def _sampler(config: RunConfig, slots: Slots, whole_passes: bool) -> TorchRLSampler:
+    buffer = config.buffer
+    if buffer.sampler is Sampler.without_replacement:
+        return LeastReadSampler(slots, config.epochs, whole_passes)
+    if buffer.sampler is Sampler.uniform:
+        return RandomSampler()
+    return prioritized_sampler(buffer.capacity, buffer.priority_alpha, buffer.priority_beta)

@@ -1,0 +1,72 @@
+"""One trainer rank: draws its shard of each batch, takes the step, pushes the weights."""
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from statistics import fmean
+from typing import Protocol
+
+import torch
+from tensordict import TensorDictBase
+
+from expert_iteration.config import RunConfig
+from expert_iteration.learner import Learner
+from expert_iteration.types import Metrics
+from expert_iteration.weights import EngineClient, push
+
+
+class BatchSource(Protocol):
+    """Where batches come from: the buffer, here or in another process."""
+
+    def draw(self, step: int, rank: int, world_size: int) -> Sequence[TensorDictBase]:
+        """This rank's shard of the global batch of optimizer step number `step`."""
+        ...
+
+
+class Trainer:
+    def __init__(self, config: RunConfig, device: str, source: BatchSource, rank: int = 0) -> None:
+        self._ranks = config.placement.train.devices
+        self._learner = Learner(config, device, self._ranks)
+        self._engine_dtype = getattr(torch, config.model.engine_dtype.value)
+        self._source = source
+        self._rank = rank
+
+    def learn(self, first_step: int, steps: int, schedule: tuple[float, float]) -> Metrics:
+        """Take `steps` optimizer steps while the schedule goes from one share of the run to another.
+
+        Returns:
+            the mean of each of the learner's metrics, `train/skipped` and `train/tokens` as sums.
+        """
+        start, end = schedule
+        taken = [
+            self._learner.learn(rows, start + (end - start) * index / steps)
+            for index, rows in enumerate(self._batches(first_step, steps))
+        ]
+        means = {key: fmean(metrics[key] for metrics in taken) for key in taken[0]}
+        return means | {key: means[key] * steps for key in ("train/skipped", "train/tokens")}
+
+    def publish(self, engines: Sequence[EngineClient], version: int) -> Metrics:
+        """Bring the trained weights to every engine, as policy `version`."""
+        report = push(self._learner.named_weights(), engines, version, self._engine_dtype)
+        return {"push/seconds": report.seconds, "push/mebibytes": report.bytes / 2**20}
+
+    def reset_optimizer(self) -> None:
+        self._learner.reset_optimizer()
+
+    def save(self, folder: Path) -> None:
+        """Write this rank's part of a checkpoint; all ranks hold the same, so the first writes it."""
+        if self._rank == 0:
+            self._learner.save(folder)
+
+    def load(self, folder: Path) -> None:
+        self._learner.load(folder)
+
+    def _batches(self, first: int, count: int) -> Iterator[Sequence[TensorDictBase]]:
+        """Shards of `count` steps; the next one is fetched while the caller works on this one."""
+        with ThreadPoolExecutor(1) as fetcher:
+            ahead = fetcher.submit(self._source.draw, first, self._rank, self._ranks)
+            for step in range(first + 1, first + count + 1):
+                rows = ahead.result()
+                if step < first + count:
+                    ahead = fetcher.submit(self._source.draw, step, self._rank, self._ranks)
+                yield rows

@@ -1,0 +1,44 @@
+"""The parts of a run as the driver sees them: remote or in this process, it cannot tell."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+from expert_iteration.evaluation import Judged
+from expert_iteration.types import Metrics, Prompt, Snapshot, Tally, Ticket
+
+
+class ComponentLost(RuntimeError):
+    """A part of the run died and cannot be had back. The message names it and where its log lies."""
+
+
+class Workers(Protocol):
+    """Everything the main loop asks for. Each call waits for its result, with a limit."""
+
+    async def collect(self, tickets: Sequence[Ticket]) -> None:
+        """Sample, grade, score and store the groups of `tickets`."""
+        ...
+
+    async def answer(self, prompts: Sequence[Prompt], temperature: float, seed: int) -> Judged:
+        """One judged answer to each prompt, in order; nothing is stored."""
+        ...
+
+    async def snapshot(self) -> Snapshot: ...
+
+    async def book(self, iteration: int) -> Tally: ...
+
+    async def missing(self, groups: int) -> list[int]: ...
+
+    async def learn(self, first_step: int, steps: int, schedule: tuple[float, float]) -> Metrics: ...
+
+    async def publish(self, version: int) -> Metrics:
+        """Push the trained weights to every engine, then let the buffer drop what is too old."""
+        ...
+
+    async def reset_optimizer(self) -> None: ...
+
+    async def save(self, folder: Path) -> None: ...
+
+    async def load(self, folder: Path) -> None: ...
+
+    async def close(self) -> None: ...

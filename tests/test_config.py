@@ -1,0 +1,122 @@
+"""Every yaml composes, every key has a reader, and what cannot work is refused at the door."""
+
+import ast
+from dataclasses import fields, is_dataclass
+from itertools import product
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.errors import HydraException
+
+from expert_iteration.config import ConfigError, RunConfig, from_hydra, to_plain
+from expert_iteration.launch import config_folder, register
+from expert_iteration.training import laws_of
+
+PACKAGE = Path(__file__).parents[1] / "expert_iteration"
+GROUPS = ("mode", "task", "algorithm", "selection", "model", "placement", "logger")
+
+
+def composed(*overrides: str) -> RunConfig:
+    register()
+    with initialize_config_dir(str(config_folder()), version_base="1.3"):
+        return from_hydra(compose("train", overrides=list(overrides)))
+
+
+def options(group: str) -> list[str]:
+    return sorted(file.stem for file in (config_folder() / group).glob("*.yaml"))
+
+
+def on_this_machine(*overrides: str) -> RunConfig:
+    """Composed with placement.device=cpu, as this machine may have no GPU."""
+    return composed(*overrides, "placement.device=cpu")
+
+
+def test_no_argument_is_the_demo():
+    assert to_plain(composed()) == to_plain(composed("experiment=demo"))
+    assert composed().task.name == "demo"
+
+
+@pytest.mark.parametrize("experiment", options("experiment"))
+def test_every_experiment_composes_and_has_laws(experiment):
+    laws_of(on_this_machine(f"experiment={experiment}"))
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_every_option_of_every_group_composes(group):
+    for option in options(group):
+        laws_of(on_this_machine(f"{group}={option}"))
+
+
+@pytest.mark.parametrize("mode", options("mode"))
+def test_modes_tasks_algorithms_and_selections_combine(mode):
+    for task, algorithm, selection in product(options("task"), options("algorithm"), options("selection")):
+        config = on_this_machine(
+            f"mode={mode}", f"task={task}", f"algorithm={algorithm}", f"selection={selection}"
+        )
+        assert (config.task.name, config.algorithm.name) == (task, algorithm)
+        laws_of(config)
+
+
+def test_a_selection_named_on_the_command_line_wins_over_the_algorithm():
+    assert composed("algorithm=expert_iteration").selection.top_k == 2
+    assert composed("algorithm=expert_iteration", "selection=random").selection.top_k == 1
+    assert composed("algorithm=rejection").selection.top_k is None
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["selection.top_k=9"], ["selection.top_k (9)", "rollouts_per_prompt (4)"]),
+        (["batch_size=5000"], ["batch_size (5000)", "2048", "collect more"]),
+        (["prompts_per_iteration=0"], ["prompts_per_iteration (0)", "at least 1"]),
+        (["sampling.max_tokens=4000"], ["sampling.max_tokens (4000)", "model.max_length (2048)"]),
+        (["sampling.min_tokens=90"], ["sampling.min_tokens (90)", "sampling.max_tokens (48)"]),
+        (["buffer.capacity=10"], ["buffer.capacity (10)", "2048"]),
+        (["mode.publish_every=4"], ["mode.publish_every (4)", "mode.max_staleness", "mode=async"]),
+        (["mode.max_staleness=1"], ["mode.max_staleness (1)", "mode.publish_every"]),
+        (["mode=async", "mode.publish_every=1"], ["mode.publish_every (1)", "prompts_per_request"]),
+        (["mode=async", "runtime=local"], ["runtime=local", "mode=sync"]),
+        (["placement=local", "placement.infer.replicas=2"], ["placement.infer.replicas (2)", "placement=cpu"]),
+        (["placement.train.devices=32"], ["batch_size (16)", "placement.train.devices (32)"]),
+        (["placement=one_gpu", "placement.train.devices=2"], ["placement.train.devices (2)", "split"]),
+        (["placement=split", "placement.infer.replicas=4096"], ["GPUs", "4096 x 1", "placement=cpu"]),
+        (["algorithm.name=magic"], ["algorithm.name (magic)", "expert_iteration"]),
+    ],
+)
+def test_what_cannot_work_is_refused_with_keys_and_remedy(overrides, words):
+    with pytest.raises(ConfigError) as refusal:
+        laws_of(composed(*overrides))
+    message = str(refusal.value)
+    assert "\n" not in message
+    for word in words:
+        assert word in message
+
+
+@pytest.mark.parametrize(
+    "override",
+    ["no_such_key=1", "mode.no_such_key=1", "iterations=many", "loss.kl_estimator=k9", "task=none_such"],
+)
+def test_unknown_keys_and_wrong_types_are_refused(override):
+    with pytest.raises((HydraException, ConfigError)):
+        composed(override)
+
+
+def leaves(schema: type, prefix: str = "") -> list[str]:
+    keys = []
+    for item in fields(schema):
+        if is_dataclass(item.type):
+            keys += leaves(item.type, f"{prefix}{item.name}.")
+        else:
+            keys.append(prefix + item.name)
+    return keys
+
+
+def test_every_key_has_a_reader_outside_the_schema():
+    read = set()
+    for file in PACKAGE.rglob("*.py"):
+        if file.name != "config.py":
+            tree = ast.parse(file.read_text(encoding="utf-8"))
+            read |= {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+    orphans = [key for key in leaves(RunConfig) if key.rpartition(".")[2] not in read]
+    assert not orphans

@@ -1,0 +1,265 @@
+"""One optimizer step is the same however it is cut, sharded or interrupted."""
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from tensordict import TensorDict
+from torch import distributed, multiprocessing
+from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
+
+from expert_iteration.batching import REFERENCE, RESPONSE, SAMPLED, TOKENS
+from expert_iteration.config import (
+    LossConfig,
+    ModelConfig,
+    Normalization,
+    OptimizerConfig,
+    RunConfig,
+    Schedule,
+)
+from expert_iteration.learner import Learner, learning_rate, sum_in_buckets
+from expert_iteration.reference import ReferenceModel
+from expert_iteration.types import Metrics
+
+ONE_MICRO_BATCH = 10_000
+
+
+def run_config(folder: Path, budget: int = ONE_MICRO_BATCH, loss: LossConfig | None = None) -> RunConfig:
+    return RunConfig(
+        micro_batch_tokens=budget,
+        model=ModelConfig(path=str(folder)),
+        optimizer=OptimizerConfig(learning_rate=1e-3, weight_decay=0.1),
+        loss=loss or LossConfig(),
+    )
+
+
+def rows_of(seed: int = 0, count: int = 6) -> list[TensorDict]:
+    generator = torch.Generator().manual_seed(seed)
+    rows = []
+    for i in range(count):
+        prompt, length = 2 + i % 3, 8 + 5 * i
+        mask = torch.arange(length) >= prompt
+        tokens = torch.randint(0, 300, (length,), generator=generator)
+        rows.append(
+            TensorDict({TOKENS: tokens, RESPONSE: mask, SAMPLED: -mask.float(), REFERENCE: -5 * mask.float()})
+        )
+    return rows
+
+
+def weights(learner: Learner) -> dict[str, torch.Tensor]:
+    return {name: value.clone() for name, value in learner.named_weights()}
+
+
+def stepped(config: RunConfig, rows: list[TensorDict]) -> tuple[Metrics, dict[str, torch.Tensor]]:
+    learner = Learner(config)
+    metrics = learner.learn(rows, progress=0.0)
+    return metrics, weights(learner)
+
+
+def assert_same_step(
+    one: tuple[Metrics, dict[str, torch.Tensor]], other: tuple[Metrics, dict[str, torch.Tensor]]
+) -> None:
+    """Padding aside, metrics and weights agree to rounding; Adam turns rounding into up to 1e-5 here."""
+    assert one[0] | {"train/padding": 0} == pytest.approx(other[0] | {"train/padding": 0}, rel=1e-4)
+    torch.testing.assert_close(one[1], other[1], rtol=1e-4, atol=2e-5)
+
+
+LOSSES = [LossConfig(normalization, kl_coefficient=0.1) for normalization in Normalization]
+
+
+@pytest.mark.parametrize("loss", LOSSES, ids=lambda loss: loss.normalization.value)
+def test_a_step_does_not_depend_on_micro_batches_or_order(tiny_model: Path, loss: LossConfig) -> None:
+    rows = rows_of()
+    whole = stepped(run_config(tiny_model, loss=loss), rows)
+    for budget in (1, 40, 100):
+        assert_same_step(stepped(run_config(tiny_model, budget, loss), rows), whole)
+    assert_same_step(stepped(run_config(tiny_model, loss=loss), rows[::-1]), whole)
+
+
+def learn_as_rank(rank: int, config: RunConfig, shards: list[list[TensorDict]], folder: Path) -> None:
+    """The body of one process of a two-rank run: two steps, then its metrics and weights to a file."""
+    torch.set_num_threads(1)
+    store = distributed.FileStore(str(folder / "store"), len(shards))
+    distributed.init_process_group("gloo", store=store, rank=rank, world_size=len(shards))
+    learner = Learner(config, world_size=len(shards))
+    metrics = [learner.learn(shard, progress=0.0) for shard in (shards[rank], shards[1 - rank])]
+    torch.save((metrics, weights(learner)), folder / f"rank_{rank}.pt")
+    distributed.destroy_process_group()
+
+
+@pytest.mark.parametrize("mine", [2, 0], ids=["uneven shards", "an empty shard"])
+def test_two_ranks_take_the_step_of_one(tiny_model: Path, tmp_path: Path, mine: int) -> None:
+    rows = rows_of()
+    config = run_config(tiny_model, 100, LOSSES[1])
+    shards = [rows[:mine], rows[mine:]]
+    # Forked, as a fresh interpreter spends its time importing.
+    multiprocessing.start_processes(learn_as_rank, (config, shards, tmp_path), nprocs=2, start_method="fork")
+    alone = Learner(config)
+    expected = [alone.learn(rows, progress=0.0) for _ in range(2)]
+    for rank in range(2):
+        metrics, found = torch.load(tmp_path / f"rank_{rank}.pt", weights_only=True)
+        for step in range(2):
+            assert_same_step((metrics[step], found), (expected[step], weights(alone)))
+
+
+def test_gradients_are_summed_whole_in_buckets_of_one_type(tmp_path: Path) -> None:
+    distributed.init_process_group(
+        "gloo", store=distributed.FileStore(str(tmp_path / "store"), 1), rank=0, world_size=1
+    )
+    gradients = [torch.randn(3, 4), torch.randn(5).bfloat16(), torch.randn(2, 2, 2)]
+    before = [gradient.clone() for gradient in gradients]
+    sum_in_buckets(gradients)
+    distributed.destroy_process_group()
+    torch.testing.assert_close(gradients, before, rtol=0, atol=0)
+
+
+def test_learning_raises_the_likelihood_of_the_rows(tiny_model: Path) -> None:
+    learner, rows = Learner(run_config(tiny_model)), rows_of()
+    losses = [learner.learn(rows, progress=0.0)["loss/sft"] for _ in range(20)]
+    assert losses[-1] < losses[0] - 0.5
+
+
+def test_metrics_describe_the_step(tiny_model: Path) -> None:
+    rows = rows_of()
+    metrics, _ = stepped(run_config(tiny_model), rows)
+    responses = sum(int(row[RESPONSE].sum()) for row in rows)
+    tokens = sum(len(row[TOKENS]) for row in rows)
+    assert metrics["train/response_tokens"] == responses
+    assert metrics["train/tokens"] == tokens
+    assert metrics["train/sequences"] == len(rows)
+    assert metrics["train/padding"] == pytest.approx(1 - tokens / (6 * 33))
+    assert metrics["train/entropy"] == pytest.approx(math.log(320), rel=0.05)
+    assert metrics["train/log_ratio"] == pytest.approx(1 - metrics["loss/sft"], rel=1e-4)
+    assert metrics["loss/total"] == metrics["loss/sft"] and metrics["loss/kl"] == 0
+    assert metrics["train/skipped"] == 0
+
+
+def test_the_gradient_is_clipped_to_its_limit(tiny_model: Path) -> None:
+    config = run_config(tiny_model)
+    config.optimizer = replace(config.optimizer, weight_decay=0.0, max_grad_norm=1e-12)
+    start = weights(Learner(config))
+    metrics, end = stepped(config, rows_of())
+    assert metrics["train/grad_norm"] > 1e-3
+    # A gradient far below AdamW's epsilon of 1e-8 moves nothing; an unclipped one moves by the rate.
+    torch.testing.assert_close(end, start, rtol=0, atol=1e-6)
+
+
+def test_the_kl_term_is_zero_against_the_model_itself(tiny_model: Path) -> None:
+    config, rows = run_config(tiny_model, loss=LossConfig(kl_coefficient=1.0)), rows_of()
+    for row, logprobs_T in zip(rows, ReferenceModel(config).log_probs(rows), strict=True):
+        row[REFERENCE] = logprobs_T
+    learner = Learner(config)
+    assert learner.learn(rows, progress=0.0)["loss/kl"] == pytest.approx(0, abs=1e-6)
+    assert learner.learn(rows, progress=0.0)["loss/kl"] > 1e-6
+
+
+def test_the_reference_scores_each_row_as_if_alone(tiny_model: Path) -> None:
+    rows = rows_of()
+    together = ReferenceModel(run_config(tiny_model, 60)).log_probs(rows)
+    model = AutoModelForCausalLM.from_pretrained(tiny_model)
+    for row, logprobs_T in zip(rows, together, strict=True):
+        with torch.no_grad():
+            logits_TV = model(row[TOKENS][None]).logits[0]
+        naive_T = torch.zeros(len(row[TOKENS]))
+        naive_T[1:] = logits_TV.log_softmax(-1)[:-1].gather(-1, row[TOKENS][1:, None]).squeeze(-1)
+        torch.testing.assert_close(logprobs_T, naive_T * row[RESPONSE])
+
+
+@pytest.mark.parametrize("option", ["autocast", "gradient_checkpointing"])
+def test_a_step_runs_with_every_way_to_save_memory(tiny_model: Path, option: str) -> None:
+    plain, _ = stepped(run_config(tiny_model), rows_of())
+    config = run_config(tiny_model)
+    setattr(config.model, option, True)
+    saving, _ = stepped(config, rows_of())
+    assert saving["loss/total"] == pytest.approx(plain["loss/total"], rel=1e-2)
+    assert saving["train/grad_norm"] == pytest.approx(plain["train/grad_norm"], rel=5e-2)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_step_that_is_not_finite_is_skipped_and_counted(tiny_model: Path, value: float) -> None:
+    config, rows = run_config(tiny_model, 60, LossConfig(kl_coefficient=1.0)), rows_of()
+    learner = Learner(config)
+    before = weights(learner)
+    bad = [row.clone() for row in rows]
+    bad[3][REFERENCE][-1] = value
+    assert learner.learn(bad, progress=0.0)["train/skipped"] == 1
+    assert all(torch.equal(value, before[name]) for name, value in learner.named_weights())
+    after = learner.learn(rows, progress=0.0)
+    assert after["train/skipped"] == 0 and math.isfinite(after["loss/total"])
+    torch.testing.assert_close(weights(learner), stepped(config, rows)[1], rtol=0, atol=0)
+
+
+def test_a_step_without_a_response_token_is_skipped(tiny_model: Path) -> None:
+    learner = Learner(run_config(tiny_model))
+    before = weights(learner)
+    [row] = rows_of(count=1)
+    row[RESPONSE][:] = False
+    for rows in ([], [row]):
+        metrics = learner.learn(rows, progress=0.0)
+        assert metrics["train/skipped"] == 1
+        assert all(math.isfinite(value) for value in metrics.values())
+    torch.testing.assert_close(weights(learner), before, rtol=0, atol=0)
+
+
+def test_a_resumed_learner_goes_on_bit_for_bit(tiny_model: Path, tmp_path: Path) -> None:
+    straight = Learner(run_config(tiny_model))
+    for seed in range(2):
+        straight.learn(rows_of(seed), progress=seed / 3)
+    straight.save(tmp_path)
+    resumed = Learner(run_config(tiny_model))
+    resumed.load(tmp_path)
+    ends = [learner.learn(rows_of(seed=2), progress=2 / 3) for learner in (straight, resumed)]
+    assert ends[0] == ends[1]
+    assert straight.steps == resumed.steps == 3
+    expected = weights(straight)
+    assert all(torch.equal(value, expected[name]) for name, value in resumed.named_weights())
+
+
+def test_a_saved_model_is_a_hugging_face_folder_with_its_tokenizer(tiny_model: Path, tmp_path: Path) -> None:
+    learner = Learner(run_config(tiny_model))
+    learner.learn(rows_of(), progress=0.0)
+    learner.save(tmp_path)
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "model")
+    saved = model.state_dict()
+    assert all(torch.equal(value, saved[name]) for name, value in learner.named_weights())
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(tmp_path / "model")
+    assert tokenizer.decode(tokenizer.encode("a  b")) == "a  b"
+
+
+def test_named_weights_leave_out_the_tied_output_layer(tiny_model: Path) -> None:
+    names = [name for name, _ in Learner(run_config(tiny_model)).named_weights()]
+    assert "model.embed_tokens.weight" in names and "lm_head.weight" not in names
+
+
+def test_a_reset_optimizer_forgets_its_moments_and_keeps_the_count(tiny_model: Path, tmp_path: Path) -> None:
+    learner = Learner(run_config(tiny_model))
+    learner.learn(rows_of(), progress=0.0)
+    learner.reset_optimizer()
+    learner.save(tmp_path)
+    fresh = Learner(run_config(tmp_path / "model"))
+    for each in (learner, fresh):
+        each.learn(rows_of(seed=1), progress=0.0)
+    torch.testing.assert_close(weights(learner), weights(fresh), rtol=0, atol=0)
+    assert (learner.steps, fresh.steps) == (2, 1)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "rates"),
+    [
+        (Schedule.constant, [2.0, 2.0, 2.0]),
+        (Schedule.linear, [2.0, 1.0, 0.0]),
+        (Schedule.cosine, [2.0, 1.0, 0.0]),
+    ],
+)
+def test_a_schedule_starts_at_the_rate_and_ends_with_the_run(schedule: Schedule, rates: list[float]) -> None:
+    options = OptimizerConfig(learning_rate=2.0, schedule=schedule)
+    found = [learning_rate(options, step=9, progress=progress) for progress in (0.0, 0.5, 1.0)]
+    assert found == pytest.approx(rates)
+
+
+def test_the_warm_up_rises_over_its_steps_to_the_schedule() -> None:
+    options = OptimizerConfig(learning_rate=2.0, warmup_steps=4)
+    found = [learning_rate(options, step, progress=0.0) for step in range(6)]
+    assert found == [0.5, 1.0, 1.5, 2.0, 2.0, 2.0]

@@ -1,0 +1,226 @@
+"""Whole runs with real parts: vLLM, the TorchRL buffer, the trainer, and Ray where processes matter."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+import uuid
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+ROOT = Path(__file__).parents[1]
+SMALL = (
+    "iterations=2",
+    "prompts_per_iteration=24",
+    "rollouts_per_prompt=4",
+    "epochs=2",
+    "batch_size=8",
+    "eval.limit=20",
+    "optimizer.warmup_steps=0",
+)
+
+pytestmark = pytest.mark.real
+
+
+@dataclass
+class Finished:
+    """A run that has ended, and what it left behind."""
+
+    folder: Path
+    code: int
+    output: str
+    survivors: list[str]
+    shared_memory: set[str]
+
+    @property
+    def summary(self):
+        return json.loads((self.folder / "summary.json").read_text())
+
+    @property
+    def events(self):
+        return [json.loads(line) for line in (self.folder / "metrics.jsonl").read_text().splitlines()]
+
+    def values(self, key):
+        return [event[key] for event in self.events if key in event]
+
+    def rollouts(self):
+        files = sorted((self.folder / "rollouts").glob("iteration_*.jsonl"))
+        return [json.loads(line) for file in files for line in file.read_text().splitlines()]
+
+
+def processes_with(mark):
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            if mark.encode() in (folder / "environ").read_bytes():
+                found.append((folder / "cmdline").read_bytes().replace(b"\0", b" ").decode()[:80])
+        except OSError:
+            continue
+    return found
+
+
+def train(folder, *overrides, script="train.py"):
+    """Run scripts/train.py in a process of its own, and look for what it leaves."""
+    mark = uuid.uuid4().hex
+    shared_memory = set(os.listdir("/dev/shm"))
+    result = subprocess.run(
+        [sys.executable, str(ROOT / "scripts" / script), f"hydra.run.dir={folder}", *overrides],
+        cwd=ROOT,
+        env=os.environ | {"EI_TEST_MARK": mark, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    for _ in range(50):
+        if not processes_with(mark):
+            break
+        time.sleep(0.1)
+    return Finished(
+        folder,
+        result.returncode,
+        result.stdout + result.stderr,
+        processes_with(mark),
+        set(os.listdir("/dev/shm")) - shared_memory,
+    )
+
+
+def assert_clean(run):
+    assert run.code == 0, run.output[-3000:]
+    assert run.survivors == []
+    assert run.shared_memory == set()
+
+
+def assert_books_agree(run, groups, rollouts_per_prompt=4):
+    """summary.json, rollouts/ and metrics.jsonl count the same things."""
+    totals, rows = run.summary["totals"], run.rollouts()
+    assert totals["groups"] == groups
+    assert totals["rollouts"] == groups * rollouts_per_prompt == len(rows)
+    assert totals["correct"] == sum(row["verdict"] == "correct" for row in rows)
+    fates = Counter(row["fate"] for row in rows)
+    assert totals["kept"] == fates["kept"] > 0
+    assert sum(fates.values()) == totals["rollouts"]
+    assert all(row["verdict"] == "correct" for row in rows if row["fate"] == "kept")
+    assert max(Counter(row["group_id"] for row in rows if row["fate"] == "kept").values()) <= 2
+
+
+@pytest.fixture(scope="module")
+def local(tmp_path_factory):
+    return train(tmp_path_factory.mktemp("runs") / "local", "placement=local", *SMALL)
+
+
+def test_a_local_run_leaves_its_files_and_nothing_else(local):
+    assert_clean(local)
+    assert_books_agree(local, groups=48)
+    assert local.summary["exit_reason"] == "finished"
+    assert local.summary["iterations"] == 2
+    for point in ("start", "end"):
+        assert 0 <= local.summary[point]["eval/greedy"] <= 1
+    assert local.values("policy/version")[-1] == 2
+    model = sorted(local.folder.glob("checkpoints/step_*/model"))[-1]
+    assert {"config.json", "model.safetensors", "tokenizer.json"} <= {file.name for file in model.iterdir()}
+
+
+def test_every_kept_sample_of_a_synchronous_run_is_read_epochs_times(local):
+    kept, steps = local.summary["totals"]["kept"], local.values("train/sequences")
+    assert steps
+    sequences = sum(
+        event["train/sequences"] * (event["step"] - before["step"])
+        for before, event in zip(
+            [{"step": 0}] + [e for e in local.events if "train/sequences" in e],
+            [e for e in local.events if "train/sequences" in e],
+            strict=False,
+        )
+    )
+    assert sequences == pytest.approx(2 * kept)
+    assert max(local.values("policy/age_max")) == 0 or local.values("buffer/expired")[-1] == 0
+
+
+def test_output_without_a_terminal_is_plain(local):
+    assert "\x1b" not in local.output
+    assert "before" in local.output.lower()
+
+
+def test_a_run_is_the_same_when_it_is_repeated(local, tmp_path):
+    again = train(tmp_path / "again", "placement=local", *SMALL)
+    assert_clean(again)
+    assert [(row["group_id"], row["response"]) for row in again.rollouts()] == [
+        (row["group_id"], row["response"]) for row in local.rollouts()
+    ]
+    assert again.values("loss/total") == local.values("loss/total")
+
+
+def test_a_resumed_run_goes_on_in_its_folder(local, tmp_path):
+    first = train(tmp_path / "run", "placement=local", *SMALL, "iterations=1")
+    assert first.code == 0, first.output[-2000:]
+    resumed = train(tmp_path / "run", "placement=local", *SMALL, f"resume={tmp_path / 'run'}")
+    assert_clean(resumed)
+    assert_books_agree(resumed, groups=48)
+    assert resumed.summary["iterations"] == 2
+    weights = [
+        load_file(sorted(run.folder.glob("checkpoints/step_*"))[-1] / "model" / "model.safetensors")
+        for run in (resumed, local)
+    ]
+    assert all(weights[0][name].equal(weights[1][name]) for name in weights[1])
+
+
+def test_two_collectors_and_two_trainer_ranks_on_ray(tmp_path, local):
+    run = train(
+        tmp_path / "ray",
+        *SMALL,
+        "placement.infer.replicas=2",
+        "placement.train.devices=2",
+        "loss.kl_coefficient=0.05",
+    )
+    assert_clean(run)
+    assert_books_agree(run, groups=48)
+    assert {file.name for file in (run.folder / "logs").iterdir()} >= {
+        *("buffer.log", "collector_0.log", "collector_1.log"),
+        *("trainer_0.log", "trainer_1.log", "reference_0.log", "driver.log"),
+    }
+    assert run.values("loss/kl")[-1] > 0
+    assert run.values("train/sequences")[0] == 8
+
+
+def test_an_asynchronous_run_on_ray_keeps_its_laws(tmp_path):
+    run = train(
+        tmp_path / "async",
+        "mode=async",
+        *SMALL,
+        "mode.publish_every=4",
+        "mode.min_buffer=8",
+        "mode.prompts_per_request=4",
+    )
+    assert_clean(run)
+    assert_books_agree(run, groups=48)
+    assert max(run.values("policy/age_max")) <= 2
+    assert run.values("policy/version")[-1] >= 1
+    assert run.summary["end"]["eval/n"] == 20
+
+
+def test_a_sweep_runs_each_job_clean_of_the_one_before(tmp_path):
+    run = train(
+        tmp_path / "unused",
+        "-m",
+        f"hydra.sweep.dir={tmp_path}",
+        "placement=local",
+        *SMALL,
+        "iterations=1",
+        "loss.kl_coefficient=0,0.1",
+    )
+    assert_clean(run)
+    for job in ("0", "1"):
+        assert json.loads((tmp_path / job / "summary.json").read_text())["exit_reason"] == "finished"
+    losses = [Finished(tmp_path / job, 0, "", [], set()).values("loss/kl")[-1] for job in ("0", "1")]
+    assert losses[0] == 0 < losses[1]
+
+
+def test_worked_examples_of_the_dataset_train_without_sampling(tmp_path):
+    run = train(tmp_path / "sft", "placement=local", "algorithm=sft", *SMALL, "iterations=1")
+    assert_clean(run)
+    assert_books_agree(run, groups=24, rollouts_per_prompt=1)
+    assert run.summary["totals"]["kept"] == 24
