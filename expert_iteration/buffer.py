@@ -32,13 +32,12 @@ _SLOT = "index"
 
 @dataclass(frozen=True, slots=True)
 class BufferStatus:
-    """The books of the buffer. All but the first four are totals of the run."""
+    """What the buffer holds now, and totals of the run."""
 
     live: int
     """Rows in the storage."""
     reads_left: int
     steps_left: int
-    """Optimizer steps that `reads_left` make, if nothing is added meanwhile."""
     oldest_age: int
     """Of the live rows, in policy versions."""
     written: int
@@ -153,8 +152,11 @@ class RolloutBuffer:
             self._selector.skip(group_id)
         # an empty extension lets the groups in that waited for this one
         arriving = stack(rows) if rows else TensorDict(batch_size=[0])
-        self._book(self._replay.extend(arriving).flatten())
-        self._drop_stale()
+        if len(slots := self._replay.extend(arriving).flatten()):
+            self._give_up(slots[slots < len(self._slots.reads)])
+            self._books.written += len(slots)
+            self._register(slots)
+            self._drop_stale()
         return self._selector.fates.get(group_id, {})
 
     def missing(self, groups: int) -> list[int]:
@@ -243,14 +245,6 @@ class RolloutBuffer:
         self._slots.reads.index_add_(0, slots, torch.ones_like(slots))
         self._books.reads += len(slots)
         return [row.exclude(_SLOT) for row in batch.unbind(0)]
-
-    def _book(self, slots: Tensor) -> None:
-        """Rows were written into `slots`."""
-        if not len(slots):
-            return
-        self._give_up(slots[slots < len(self._slots.reads)])
-        self._books.written += len(slots)
-        self._register(slots)
 
     def _register(self, slots: Tensor) -> None:
         rows = self._rows(slots)

@@ -58,7 +58,9 @@ class Collector:
             for group, rows in self._score(self._judge(finished)):
                 self._sink.add(group, rows)
 
-    def answer(self, prompts: Sequence[Prompt], temperature: float, seed: int) -> list[tuple[Rollout, Verdict]]:
+    def answer(
+        self, prompts: Sequence[Prompt], temperature: float, seed: int
+    ) -> list[tuple[Rollout, Verdict]]:
         """One judged answer to each prompt, for evaluation; nothing enters the buffer."""
         requests = [self._request(prompt, 1, temperature, seed + prompt.id) for prompt in prompts]
         futures = self._engine.submit(requests)
@@ -136,7 +138,9 @@ class Collector:
 
     def _score(self, groups: Sequence[Group]) -> list[tuple[Group, list[TensorDict]]]:
         """Rows of each group; those that may be kept carry reference log-probs when a loss reads them."""
-        scored = [(group, group_rows(group, [fingerprint(r.text) for r in group.rollouts])) for group in groups]
+        scored = [
+            (group, group_rows(group, [fingerprint(r.text) for r in group.rollouts])) for group in groups
+        ]
         if self._reference is None:
             return scored
         open_gate = self._config.selection.min_reward is not None
@@ -158,4 +162,3 @@ def fingerprint(text: str) -> int:
 
 def _hash(text: str) -> int:
     return int.from_bytes(blake2b(text.encode(), digest_size=7).digest(), "big")
-

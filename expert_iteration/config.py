@@ -1,18 +1,15 @@
-"""The configuration, checked once at the door.
+"""The configuration: one dataclass for each group of the yaml tree.
 
 The dataclasses are the schemas of the yaml tree under ``config/``: Hydra refuses unknown keys and
-wrong types against them. `from_hydra` turns a composed config into a `RunConfig` and refuses
-combinations that cannot work, before anything heavy is imported.
+wrong types against them. What no single key can tell is refused by checks.py.
 """
 
 from dataclasses import dataclass, field
 from enum import Enum
-from pathlib import Path
 from typing import Any, cast
 
 from hydra.core.config_store import ConfigStore
-from omegaconf import MISSING, DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf import MISSING, OmegaConf
 
 
 class ConfigError(ValueError):
@@ -287,180 +284,11 @@ def register_schema() -> None:
     ConfigStore.instance().store(name="schema", node=RunConfig)
 
 
-def from_hydra(composed: DictConfig) -> RunConfig:
-    """Turn a composed config into a checked `RunConfig`.
-
-    Raises:
-        ConfigError: a value is missing, has the wrong type, or a combination cannot work.
-    """
-    try:
-        config = cast(RunConfig, OmegaConf.to_object(composed))
-    except OmegaConfBaseException as error:
-        raise ConfigError(f"{error.full_key}: {str(error).splitlines()[0]}") from error
-    check(config)
-    return config
-
-
 def to_plain(config: RunConfig) -> dict[str, Any]:
     """The configuration as plain values, enums by name: for logs and checkpoints."""
     return cast(dict[str, Any], OmegaConf.to_container(OmegaConf.structured(config), enum_to_str=True))
 
 
-def check(config: RunConfig) -> None:
-    """Refuse what cannot work, before any model is loaded.
-
-    Raises:
-        ConfigError: naming the keys, their values and the remedy.
-    """
-    for key, value, low in _minima(config):
-        if value is not None and value < low:
-            raise ConfigError(f"{key} ({value}) must be at least {low}.")
-    for problem in (*_batch_problems(config), *_mode_problems(config), *_placement_problems(config)):
-        raise ConfigError(problem)
-
-
-def _minima(config: RunConfig) -> list[tuple[str, float | None, float]]:
-    """(key, value, smallest value that makes sense)."""
-    return [
-        ("seed", config.seed, 0),
-        ("iterations", config.iterations, 1),
-        ("prompts_per_iteration", config.prompts_per_iteration, 1),
-        ("rollouts_per_prompt", config.rollouts_per_prompt, 1),
-        ("epochs", config.epochs, 1),
-        ("batch_size", config.batch_size, 1),
-        ("micro_batch_tokens", config.micro_batch_tokens, 1),
-        ("mode.max_staleness", config.mode.max_staleness, 0),
-        ("mode.publish_every", config.mode.publish_every, 1),
-        ("mode.min_buffer", config.mode.min_buffer, 1),
-        ("mode.prompts_per_request", config.mode.prompts_per_request, 1),
-        ("task.limit", config.task.limit, 1),
-        ("task.max_tokens", config.task.max_tokens, 1),
-        ("sampling.temperature", config.sampling.temperature, 0),
-        ("sampling.min_tokens", config.sampling.min_tokens, 0),
-        ("sampling.max_tokens", config.sampling.max_tokens, 1),
-        ("grading.workers", config.grading.workers, 1),
-        ("grading.deadline", config.grading.deadline, 0.1),
-        ("selection.top_k", config.selection.top_k, 1),
-        ("loss.kl_coefficient", config.loss.kl_coefficient, 0),
-        ("optimizer.learning_rate", config.optimizer.learning_rate, 0),
-        ("optimizer.warmup_steps", config.optimizer.warmup_steps, 0),
-        ("buffer.capacity", config.buffer.capacity, 1),
-        ("placement.train.devices", config.placement.train.devices, 1),
-        ("placement.infer.replicas", config.placement.infer.replicas, 1),
-        ("placement.infer.tensor_parallel", config.placement.infer.tensor_parallel, 1),
-        ("placement.reference.devices", config.placement.reference.devices, 1),
-        ("eval.every", config.eval.every, 0),
-        ("eval.limit", config.eval.limit, 1),
-        ("checkpoint.every", config.checkpoint.every, 0),
-        ("checkpoint.keep_last", config.checkpoint.keep_last, 1),
-    ]
-
-
-def most_kept(config: RunConfig) -> int:
-    """Upper bound of the samples one iteration can keep."""
-    per_prompt = config.selection.top_k or config.rollouts_per_prompt
-    return config.prompts_per_iteration * min(per_prompt, config.rollouts_per_prompt)
-
-
-def _batch_problems(config: RunConfig) -> list[str]:
-    top_k, rollouts = config.selection.top_k, config.rollouts_per_prompt
-    found = []
-    if top_k is not None and top_k > rollouts:
-        found.append(
-            f"selection.top_k ({top_k}) exceeds rollouts_per_prompt ({rollouts}); "
-            "raise the latter or keep fewer."
-        )
-    if config.batch_size > most_kept(config):
-        found.append(
-            f"batch_size ({config.batch_size}) exceeds what one iteration can keep ({most_kept(config)} = "
-            f"prompts_per_iteration {config.prompts_per_iteration} x at most {top_k or rollouts} each); "
-            "lower batch_size or collect more."
-        )
-    if config.batch_size < config.placement.train.devices:
-        found.append(
-            f"batch_size ({config.batch_size}) is below placement.train.devices "
-            f"({config.placement.train.devices}); every rank needs a sequence: raise batch_size."
-        )
-    if config.buffer.capacity < most_kept(config):
-        found.append(
-            f"buffer.capacity ({config.buffer.capacity}) is below what one iteration can keep "
-            f"({most_kept(config)}); raise it, or samples would be overwritten unread."
-        )
-    if config.sampling.min_tokens > config.sampling.max_tokens:
-        found.append(
-            f"sampling.min_tokens ({config.sampling.min_tokens}) exceeds sampling.max_tokens "
-            f"({config.sampling.max_tokens}); lower the former."
-        )
-    if config.sampling.max_tokens >= config.model.max_length:
-        found.append(
-            f"sampling.max_tokens ({config.sampling.max_tokens}) leaves no room for a prompt in "
-            f"model.max_length ({config.model.max_length}); lower the former or raise the latter."
-        )
-    return found
-
-
-def _mode_problems(config: RunConfig) -> list[str]:
-    mode, found = config.mode, []
-    if mode.max_staleness == 0 and mode.publish_every is not None:
-        found.append(
-            f"mode.publish_every ({mode.publish_every}) needs mode.max_staleness of at least 1 (it is 0): a push "
-            "in the middle of an iteration makes its other samples stale. Use mode=async, or publish_every=null."
-        )
-    if mode.max_staleness > 0 and mode.publish_every is None:
-        found.append(
-            f"mode.max_staleness ({mode.max_staleness}) needs mode.publish_every (it is null): say after how "
-            "many optimizer steps new weights are pushed."
-        )
-    if config.runtime is Runtime.local and mode.max_staleness > 0:
-        found.append(
-            f"runtime=local is synchronous only, but mode.max_staleness is {mode.max_staleness}; "
-            "use mode=sync or placement=cpu."
-        )
-    return found
-
-
-def _placement_problems(config: RunConfig) -> list[str]:
-    placement, found = config.placement, []
-    ranks = {
-        "placement.train.devices": placement.train.devices,
-        "placement.infer.replicas": placement.infer.replicas,
-        "placement.reference.devices": placement.reference.devices,
-    }
-    for key, count in ranks.items():
-        if config.runtime is Runtime.local and count > 1:
-            found.append(f"{key} ({count}) needs processes, but runtime is local; use placement=cpu.")
-        if placement.shared and count > 1:
-            found.append(f"{key} ({count}) cannot share one GPU; use placement=split.")
-    if placement.shared and placement.infer.tensor_parallel > 1:
-        found.append(
-            f"placement.infer.tensor_parallel ({placement.infer.tensor_parallel}) needs as many GPUs, but "
-            "placement.shared is true; use placement=split."
-        )
-    if placement.device is Device.cuda and (needed := gpus_needed(config)) > (there := gpus_here()):
-        found.append(
-            f"placement needs {needed} GPUs (train {placement.train.devices}, infer "
-            f"{placement.infer.replicas} x {placement.infer.tensor_parallel}, reference "
-            f"{placement.reference.devices if needs_reference(config) else 0}), but this machine has {there}; "
-            "lower them, or use placement=one_gpu or placement=cpu."
-        )
-    return found
-
-
 def needs_reference(config: RunConfig) -> bool:
     """Whether any loss term reads reference log-probs."""
     return config.loss.kl_coefficient > 0
-
-
-def gpus_needed(config: RunConfig) -> int:
-    placement = config.placement
-    if placement.device is Device.cpu:
-        return 0
-    if placement.shared:
-        return 1
-    engines = placement.infer.replicas * placement.infer.tensor_parallel
-    return placement.train.devices + engines + needs_reference(config) * placement.reference.devices
-
-
-def gpus_here() -> int:
-    """NVIDIA GPUs of this machine, counted without loading torch."""
-    return len(list(Path("/proc/driver/nvidia/gpus").glob("*")))

@@ -17,7 +17,8 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from expert_iteration.config import ConfigError, RunConfig, Runtime, from_hydra, register_schema
+from expert_iteration.checks import from_hydra
+from expert_iteration.config import ConfigError, RunConfig, Runtime, register_schema
 
 if TYPE_CHECKING:
     from expert_iteration.prompts import Data
@@ -44,7 +45,7 @@ def main() -> None:
     def job(composed: DictConfig) -> None:
         try:
             run(from_hydra(composed), Path(HydraConfig.get().runtime.output_dir))
-        except Exception as error:  # noqa: BLE001 - the outermost door: say it once, in the right words
+        except Exception as error:
             codes.append(explain(error))
             if HydraConfig.get().mode is RunMode.MULTIRUN:
                 raise  # the other jobs of the sweep go on, and Hydra fails it in the end
@@ -115,7 +116,7 @@ async def start_workers(config: RunConfig, run_dir: Path) -> "Workers":
         from expert_iteration.local import LocalWorkers
 
         return LocalWorkers(config, run_dir)
-    from expert_iteration.actors import RayWorkers
+    from expert_iteration.actors.workers import RayWorkers
 
     workers = RayWorkers(config, run_dir)
     try:

@@ -157,7 +157,9 @@ class Renderer:
             known = ", ".join(sorted(file.stem for file in TEMPLATES.glob("*.txt")))
             raise ConfigError(f"task.template ({task.template}) is not one of {known}.")
         if task.chat and not tokenizer.chat_template:
-            raise ConfigError("task.chat is true, but the tokenizer has no chat template; set task.chat=false.")
+            raise ConfigError(
+                "task.chat is true, but the tokenizer has no chat template; set task.chat=false."
+            )
         self._template = path.read_text(encoding="utf-8")
         self._task = task
         self._tokenizer = tokenizer
@@ -167,9 +169,7 @@ class Renderer:
         text = self._template.replace("{question}", question)
         if self._task.chat:
             turns = [{"role": "user", "content": text}]
-            text = str(
-                self._tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
-            )
+            text = str(self._tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
         return text + self._task.prefix
 
     def demonstration(self, example: Example) -> str:
@@ -185,7 +185,9 @@ def _examples(config: RunConfig, split: str) -> Iterator[Example]:
 
 def _demo(config: RunConfig, split: str) -> Iterator[Example]:
     if split == "train":
-        drawn: Iterable[problems.Problem] = problems.train(config.task.limit or DEMO_TRAINING_SET, config.seed)
+        drawn: Iterable[problems.Problem] = problems.train(
+            config.task.limit or DEMO_TRAINING_SET, config.seed
+        )
     else:
         drawn = problems.held_out(DEMO_HELD_OUT)
     for problem in drawn:
@@ -197,7 +199,9 @@ def _gsm8k(config: RunConfig, split: str) -> Iterator[Example]:
     for place, row in _rows(config.task, split):
         reasoning, mark, gold = _field(row, "answer", place).rpartition("####")
         if not mark:
-            raise ConfigError(f"{place}: the answer has no '####'; every GSM8K answer ends in '#### <number>'.")
+            raise ConfigError(
+                f"{place}: the answer has no '####'; every GSM8K answer ends in '#### <number>'."
+            )
         question = _field(row, "question", place)
         yield Example(question, gold.strip().replace(",", ""), _without_calculator(reasoning.strip()))
 
@@ -261,7 +265,9 @@ def _local_rows(file: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
             try:
                 row = json.loads(line)
             except json.JSONDecodeError as error:
-                raise ConfigError(f"{file}:{number}: not JSON ({error.msg}); mend or remove the row.") from error
+                raise ConfigError(
+                    f"{file}:{number}: not JSON ({error.msg}); mend or remove the row."
+                ) from error
             yield f"{file}:{number}", row
 
 

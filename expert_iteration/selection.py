@@ -95,8 +95,8 @@ class TopKRewardSelector(Transform):
     leave in the order of their group ids, so that the contents of the buffer do not depend on timing.
 
     Group ids count up from `first_group` without gaps; a group without rows is announced by `skip`.
-    Not affected by the flaws of TorchRL's class of the same name: it keeps nothing when more than half
-    of the rewards of a group are maximal, and keys its queues, which it never empties, by prompt text.
+    TorchRL's class of the same name keeps only rewards above the median of the group, so nothing when
+    more than half of the answers are right, and never empties its queues, keyed by the prompt's text.
     """
 
     def __init__(

@@ -18,11 +18,11 @@ from expert_iteration import checkpoint
 from expert_iteration.algorithms import Source, algorithm_of
 from expert_iteration.books import rates
 from expert_iteration.config import ConfigError, RunConfig
-from expert_iteration.evaluation import evaluate
+from expert_iteration.evaluation import Judged, evaluate
 from expert_iteration.prompts import Data, PromptOrder
 from expert_iteration.reporting import Phase, Reporter
 from expert_iteration.scheduler import Backlog, Laws, Progress, Scheduler, Stopped
-from expert_iteration.types import Snapshot
+from expert_iteration.types import Prompt, Snapshot
 from expert_iteration.workers import Workers
 
 LOOK_EVERY = 1.0
@@ -143,10 +143,14 @@ class Run:
 
     async def _evaluate(self) -> None:
         config, iteration = self._config, self.progress.iteration
+
+        async def answer(prompts: Sequence[Prompt], temperature: float, seed: int) -> Judged:
+            judged = await self._workers.answer(prompts, temperature, seed)
+            self._reporter.advance("evaluate", len(judged))
+            return judged
+
         with self._reporter.phase("evaluate", 2 * len(self._held_out), iteration):
-            metrics = await evaluate(
-                self._workers.answer, self._held_out, config.sampling.temperature, config.eval.seed
-            )
+            metrics = await evaluate(answer, self._held_out, config.sampling.temperature, config.eval.seed)
         metrics["policy/version"] = float(self.progress.version)
         self._reporter.log(metrics, iteration, self.progress.steps)
 
@@ -200,10 +204,10 @@ def laws_of(config: RunConfig) -> Laws:
     )
     if mode.publish_every is not None and laws.steps_held > mode.max_staleness * mode.publish_every:
         raise ConfigError(
-            f"mode.max_staleness ({mode.max_staleness}) x mode.publish_every ({mode.publish_every}) must be at "
-            f"least {laws.steps_held}: mode.min_buffer ({mode.min_buffer}) and one request of "
-            f"mode.prompts_per_request ({laws.request_size}) prompts can hold that many optimizer steps; raise "
-            "the former or lower the latter."
+            f"mode.max_staleness ({mode.max_staleness}) x mode.publish_every ({mode.publish_every}) must be "
+            f"at least {laws.steps_held}: mode.min_buffer ({mode.min_buffer}) and one request of "
+            f"mode.prompts_per_request ({laws.request_size}) prompts can hold that many optimizer steps; "
+            "raise the former or lower the latter."
         )
     return laws
 
@@ -220,11 +224,12 @@ def _stop_on_signal(scheduler: Scheduler) -> None:
     """The first signal saves and ends the run; a second one is not caught."""
     loop = asyncio.get_running_loop()
     numbers = (signal.SIGINT, signal.SIGTERM)
+    stopping: list[asyncio.Task[None]] = []  # the loop itself only keeps a weak reference
 
     def stop() -> None:
         for number in numbers:
             loop.remove_signal_handler(number)
-        loop.create_task(scheduler.stop())
+        stopping.append(loop.create_task(scheduler.stop()))
 
     for number in numbers:
         loop.add_signal_handler(number, stop)

@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Iterable
+from itertools import chain
 from random import Random
 
 import pytest
@@ -61,6 +62,10 @@ def names(rows: Iterable[TensorDict]) -> list[int]:
     return [int(row[FINGERPRINT]) for row in rows]
 
 
+def flat(batches: Iterable[list[int]]) -> list[int]:
+    return list(chain.from_iterable(batches))
+
+
 def draw_all(buffer: RolloutBuffer, first_step: int = 0) -> list[list[int]]:
     batches: list[list[int]] = []
     while buffer.reads_left():
@@ -92,7 +97,7 @@ def test_a_synchronous_iteration_is_whole_passes_that_read_every_row_once(epochs
     assert len(batches) == steps == epochs * per_pass
     for start in range(0, steps, per_pass):
         one_pass = batches[start : start + per_pass]
-        assert sorted(sum(one_pass, [])) == list(range(rows))
+        assert sorted(flat(one_pass)) == list(range(rows))
         assert {len(batch) for batch in one_pass[:-1]} <= {batch_size}
 
 
@@ -170,12 +175,14 @@ def test_the_laws_hold_whatever_happens(sampler, max_staleness, seed, epochs, ba
 
 
 @given(
-    sizes=st.lists(st.integers(1, 5), min_size=1, max_size=4), epochs=st.integers(1, 3), batch=st.integers(1, 6)
+    sizes=st.lists(st.integers(1, 5), min_size=1, max_size=4),
+    epochs=st.integers(1, 3),
+    batch=st.integers(1, 6),
 )
 @settings(max_examples=40, deadline=None)
 def test_rows_that_come_between_two_draws_are_read_epochs_times_too(sizes, epochs, batch):
     buffer = RolloutBuffer(config(max_staleness=1, epochs=epochs, batch_size=batch))
-    batches = []
+    batches: list[list[int]] = []
     for group_id, size in enumerate(sizes):
         buffer.add(group_id, rows_of(group_id, size))
         batches.append(names(buffer.draw(len(batches))))
@@ -183,7 +190,7 @@ def test_rows_that_come_between_two_draws_are_read_epochs_times_too(sizes, epoch
     rest = draw_all(buffer, first_step=len(batches))
     assert len(rest) == steps
     assert all(len(set(batch)) == len(batch) for batch in batches + rest)
-    assert set(Counter(sum(batches + rest, [])).values()) == {epochs}
+    assert set(Counter(flat(batches + rest)).values()) == {epochs}
 
 
 def test_an_asynchronous_batch_is_full_where_a_pass_ends():
@@ -239,12 +246,16 @@ def test_a_row_that_arrives_too_old_is_never_drawn():
     assert buffer.status() == BufferStatus(0, 0, 0, 0, written=2, reads=0, expired=2, forfeited=4)
 
 
-def test_a_full_buffer_overwrites_the_oldest_rows():
-    buffer = filled(config(max_staleness=5, epochs=1, capacity=6), groups=4, size=2)
-    assert buffer.status().expired == 2
-    buffer.set_version(1)
-    buffer.add(4, rows_of(4, 2, version=1))
-    assert sorted(sum(draw_all(buffer), [])) == [200, 201, 300, 301, 400, 401]
+def test_a_full_buffer_overwrites_the_oldest_rows_even_after_some_have_expired():
+    buffer = RolloutBuffer(config(max_staleness=1, epochs=1, capacity=6))
+    for group_id, version in enumerate([1, 0, 1, 1]):
+        buffer.add(group_id, rows_of(group_id, 2, version))
+    assert buffer.status().live == 6 and buffer.status().expired == 2
+    buffer.set_version(2)
+    assert buffer.status().live == 4
+    for group_id in (4, 5):
+        buffer.add(group_id, rows_of(group_id, 2, version=2))
+    assert sorted(flat(draw_all(buffer))) == [300, 301, 400, 401, 500, 501]
 
 
 @samplers

@@ -53,7 +53,8 @@ class FakeEngine:
             future = Future()
             future.set_result(
                 tuple(
-                    Rollout(i, (7, 8), (-0.1, -0.2), ANSWERS[i % 3], Finish.STOP, 5, 5) for i in range(request.n)
+                    Rollout(i, (7, 8), (-0.1, -0.2), ANSWERS[i % 3], Finish.STOP, 5, 5)
+                    for i in range(request.n)
                 )
             )
             futures.append(future)
@@ -83,7 +84,10 @@ class FakeSink:
 
 
 def tickets(count):
-    return [Ticket(i, 1, Prompt(i, "1+1?", "2", "1+1?", (1, 2, 3), demonstration=" 2 </think>")) for i in range(count)]
+    return [
+        Ticket(i, 1, Prompt(i, "1+1?", "2", "1+1?", (1, 2, 3), demonstration=" 2 </think>"))
+        for i in range(count)
+    ]
 
 
 def collect(config, count=4, reference=None):

@@ -212,10 +212,21 @@ def test_a_prompt_without_room_for_its_answer_is_refused(engine: Engine) -> None
         engine.submit([request(), request((*fits, 5))])
 
 
-def test_a_refused_request_takes_the_others_of_its_call_along_and_no_more(engine: Engine) -> None:
+@pytest.mark.parametrize(
+    ("bad", "wrong"),
+    [
+        (request((5, 100_000)), "out of vocabulary"),
+        (request(()), "empty"),
+        (request(n=2, temperature=0), "greedy"),
+        (request(temperature=-1.0), "temperature"),
+    ],
+)
+def test_a_refused_request_takes_the_others_of_its_call_along_and_no_more(
+    engine: Engine, bad: Request, wrong: str
+) -> None:
     before = engine.tokens_generated
-    with pytest.raises(ValueError, match="vocabulary"):
-        engine.submit([request(), request((5, 100_000))])
+    with pytest.raises(ValueError, match=wrong):
+        engine.submit([request(), bad])
     assert engine.generate([request(max_tokens=1)])
     assert engine.tokens_generated == before + 1
 
@@ -294,7 +305,7 @@ def test_finish_without_start_is_refused(engine: Engine) -> None:
         engine.finish_update()
 
 
-def test_a_cache_too_small_for_one_answer_is_refused_by_name(folder: Path, engine: Engine) -> None:
+def test_a_cache_too_small_for_one_answer_is_refused_by_name(folder: Path) -> None:
     placement = PlacementConfig()
     placement.infer.kv_cache_mib = 0
     with pytest.raises(ConfigError, match=r"placement.infer.kv_cache_mib 0"):
@@ -367,7 +378,7 @@ def test_the_prefix_cache_is_reset_by_every_push() -> None:
 def test_a_submit_during_an_update_gives_up_and_names_the_version() -> None:
     engine = engine_around(StandIn(), wait_limit=0.1)
     engine.start_update(7)
-    with pytest.raises(RuntimeError, match="policy version 7 are not complete after 0.1 s"):
+    with pytest.raises(RuntimeError, match=r"policy version 7 are not complete after 0\.1 s"):
         engine.submit([request()])
 
 

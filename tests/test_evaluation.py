@@ -16,7 +16,7 @@ def judged(outcome, finish=Finish.STOP):
 def test_rates_are_shares_of_all_questions_and_broken_down_by_level():
     calls = []
 
-    async def answer(prompts, temperature, seed):
+    async def answer(_, temperature, seed):
         calls.append((temperature, seed))
         if temperature == 0:
             return [

@@ -13,7 +13,10 @@ from expert_iteration.tokenizer import load_tokenizer, resolve_model
 from expert_iteration.types import Prompt
 
 GSM8K = [
-    {"question": f"Tom has {n} {{eggs}} and 1 more?", "answer": f"{n}+1=<<{n}+1={n + 1}>>{n + 1}\n#### {n + 1:,}"}
+    {
+        "question": f"Tom has {n} {{eggs}} and 1 more?",
+        "answer": f"{n}+1=<<{n}+1={n + 1}>>{n + 1}\n#### {n + 1:,}",
+    }
     for n in range(998, 1004)
 ]
 MATH = [

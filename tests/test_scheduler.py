@@ -183,7 +183,7 @@ def test_a_stop_is_heard_between_two_orders_and_the_run_goes_on_later():
     progress = Progress()
     scheduler = Scheduler(laws, fake, progress, range(laws.groups))
 
-    async def stop_after_first_iteration(iteration):
+    async def stop_after_first_iteration(_):
         await scheduler.stop()
 
     fake.finish_iteration = stop_after_first_iteration

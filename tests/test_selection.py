@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tensordict import TensorDict
 from torchrl.data import LazyStackStorage, TensorDictReplayBuffer
 
-from expert_iteration.batching import flatten_rows, stack, unflatten_rows
+from expert_iteration.batching import Key, flatten_rows, stack, unflatten_rows
 from expert_iteration.config import SelectionConfig, Strategy
 from expert_iteration.selection import Candidate, Fate, TopKRewardSelector, select
 
@@ -112,14 +112,11 @@ def row(group_id: int, index: int, size: int, reward: float = 1.0) -> TensorDict
         "policy_version": 0,
         "fingerprint": index,
     }
-    return TensorDict(
-        {
-            ("tokens", "full"): torch.arange(3 + index),
-            "reward": torch.tensor([reward]),
-            "success": torch.tensor([reward == 1.0]),
-            **{key: torch.tensor(value) for key, value in scalars.items()},
-        }
-    )
+    leaves: dict[Key, torch.Tensor] = {key: torch.tensor(value) for key, value in scalars.items()}
+    leaves["tokens", "full"] = torch.arange(3 + index)
+    leaves["reward"] = torch.tensor([reward])
+    leaves["success"] = torch.tensor([reward == 1.0])
+    return TensorDict(leaves)
 
 
 def replay(selector: TopKRewardSelector) -> TensorDictReplayBuffer:

@@ -67,7 +67,7 @@ def processes_with(mark):
 def train(folder, *overrides, script="train.py"):
     """Run scripts/train.py in a process of its own, and look for what it leaves."""
     mark = uuid.uuid4().hex
-    shared_memory = set(os.listdir("/dev/shm"))
+    shared_memory = {path.name for path in Path("/dev/shm").iterdir()}
     result = subprocess.run(
         [sys.executable, str(ROOT / "scripts" / script), f"hydra.run.dir={folder}", *overrides],
         cwd=ROOT,
@@ -85,7 +85,7 @@ def train(folder, *overrides, script="train.py"):
         result.returncode,
         result.stdout + result.stderr,
         processes_with(mark),
-        set(os.listdir("/dev/shm")) - shared_memory,
+        {path.name for path in Path("/dev/shm").iterdir()} - shared_memory,
     )
 
 
@@ -168,7 +168,7 @@ def test_a_resumed_run_goes_on_in_its_folder(local, tmp_path):
     assert all(weights[0][name].equal(weights[1][name]) for name in weights[1])
 
 
-def test_two_collectors_and_two_trainer_ranks_on_ray(tmp_path, local):
+def test_two_collectors_and_two_trainer_ranks_on_ray(tmp_path):
     run = train(
         tmp_path / "ray",
         *SMALL,

@@ -1,0 +1,169 @@
+"""The actors: each holds one plain class, in a process of its own that writes to its own log.
+
+Heavy imports happen in the process that needs them, not in the driver that defines the class.
+"""
+
+import socket
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import ray
+
+from expert_iteration.actors.remote import RemoteArchive, RemoteEngines, RemoteReference
+from expert_iteration.config import Device, RunConfig
+from expert_iteration.evaluation import Judged
+from expert_iteration.output import redirect_output
+from expert_iteration.tokenizer import load_tokenizer
+from expert_iteration.types import Group, Metrics, Prompt, Snapshot, Tally, Ticket
+
+if TYPE_CHECKING:
+    from tensordict import TensorDictBase
+
+
+class ArchiveActor:
+    """Calls are served one after the other."""
+
+    def __init__(self, config: RunConfig, run_dir: Path) -> None:
+        redirect_output(run_dir, "buffer")
+        from expert_iteration.archive import Archive
+
+        _use_threads(1)
+        self._archive = Archive(config, run_dir)
+
+    def ready(self) -> None:
+        """Answers as soon as the actor is up."""
+
+    def add(self, group: Group, rows: "Sequence[TensorDictBase]") -> Mapping[int, str]:
+        return self._archive.add(group, rows)
+
+    def draw(self, step: int, rank: int, world_size: int) -> "Sequence[TensorDictBase]":
+        return self._archive.draw(step, rank, world_size)
+
+    def set_version(self, version: int) -> None:
+        self._archive.set_version(version)
+
+    def snapshot(self) -> Snapshot:
+        return self._archive.snapshot()
+
+    def book(self, iteration: int) -> Tally:
+        return self._archive.book(iteration)
+
+    def missing(self, groups: int) -> list[int]:
+        return self._archive.missing(groups)
+
+    def save(self, folder: Path) -> None:
+        self._archive.save(folder)
+
+    def load(self, folder: Path) -> None:
+        self._archive.load(folder)
+
+
+class ReferenceActor:
+    def __init__(self, config: RunConfig, run_dir: Path, rank: int) -> None:
+        redirect_output(run_dir, f"reference_{rank}")
+        from expert_iteration.reference import ReferenceModel
+
+        _use_threads(config.placement.train.threads)
+        self._reference = ReferenceModel(config, config.placement.device.value)
+
+    def ready(self) -> None:
+        """Answers as soon as the actor is up."""
+
+    def log_probs(self, rows: "list[TensorDictBase]") -> list[Any]:
+        return self._reference.log_probs(rows)
+
+
+class CollectorActor:
+    def __init__(
+        self, config: RunConfig, run_dir: Path, rank: int, archive: Any, references: list[Any]
+    ) -> None:
+        redirect_output(run_dir, f"collector_{rank}")
+        from expert_iteration.collector import Collector
+        from expert_iteration.engine import Engine
+
+        limit = config.wait_limit
+        self._engine = Engine(config.model, config.placement, config.seed, limit)
+        self._collector = Collector(
+            config,
+            self._engine,
+            load_tokenizer(config.model),
+            RemoteArchive(archive, limit),
+            RemoteReference(references, limit) if references else None,
+        )
+
+    def ready(self) -> None:
+        """Answers as soon as the actor is up."""
+
+    def collect(self, tickets: Sequence[Ticket]) -> None:
+        self._collector.collect(tickets)
+
+    def answer(self, prompts: Sequence[Prompt], temperature: float, seed: int) -> Judged:
+        return self._collector.answer(prompts, temperature, seed)
+
+    def start_update(self, version: int) -> None:
+        self._engine.start_update(version)
+
+    def receive(self, bucket: Any) -> None:
+        self._engine.receive(bucket)
+
+    def finish_update(self) -> None:
+        self._engine.finish_update()
+
+    def close(self) -> None:
+        self._collector.close()
+
+
+class TrainerActor:
+    def __init__(self, config: RunConfig, run_dir: Path, rank: int, archive: Any, engines: list[Any]) -> None:
+        redirect_output(run_dir, f"trainer_{rank}")
+        _use_threads(config.placement.train.threads)
+        self._config = config
+        self._rank = rank
+        self._archive = RemoteArchive(archive, config.wait_limit)
+        self._engines = RemoteEngines(engines, config.wait_limit)
+
+    def address(self) -> str:
+        """A free address of this node, where the ranks meet."""
+        with socket.socket() as probe:
+            probe.bind(("", 0))
+            return f"tcp://{ray.util.get_node_ip_address()}:{probe.getsockname()[1]}"
+
+    def join(self, address: str | None) -> None:
+        """Meet the other ranks at `address` (None: there are none), then load the model."""
+        from expert_iteration.trainer import Trainer
+
+        device = self._config.placement.device
+        if address is not None:
+            import torch.distributed
+
+            torch.distributed.init_process_group(
+                "nccl" if device is Device.cuda else "gloo",
+                init_method=address,
+                rank=self._rank,
+                world_size=self._config.placement.train.devices,
+                timeout=timedelta(seconds=self._config.wait_limit),
+            )
+        self._trainer = Trainer(self._config, device.value, self._archive, self._rank)
+
+    def learn(self, first_step: int, steps: int, schedule: tuple[float, float]) -> Metrics:
+        return self._trainer.learn(first_step, steps, schedule)
+
+    def publish(self, version: int) -> Metrics:
+        return self._trainer.publish([self._engines], version)
+
+    def reset_optimizer(self) -> None:
+        self._trainer.reset_optimizer()
+
+    def save(self, folder: Path) -> None:
+        self._trainer.save(folder)
+
+    def load(self, folder: Path) -> None:
+        self._trainer.load(folder)
+
+
+def _use_threads(count: int) -> None:
+    import torch
+
+    torch.set_num_threads(count)

@@ -1,0 +1,34 @@
+"""The frozen model that a KL term holds the policy close to."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from tensordict import TensorDictBase
+from torch import Tensor
+
+from expert_iteration.batching import micro_batches
+from expert_iteration.config import RunConfig
+from expert_iteration.model import load_model, response_log_probs
+
+
+class ReferenceModel:
+    """The initial weights of the run, computing exactly as the learner does, never trained."""
+
+    def __init__(self, config: RunConfig, device: str | torch.device = "cpu") -> None:
+        frozen = replace(config.model, gradient_checkpointing=False)
+        self.model = load_model(frozen, device).requires_grad_(False)
+        self._config = config
+
+    @torch.no_grad()
+    def log_probs(self, rows: Sequence[TensorDictBase]) -> list[Tensor]:
+        """log pi_ref of the response tokens of each row, in nats: float32 [T] on CPU, 0 on the prompt."""
+        scores: dict[int, Tensor] = {}
+        for cut in micro_batches(rows, self._config.micro_batch_tokens):
+            batch = cut.to(self.model.device)
+            logprobs_BT = torch.zeros(batch.tokens_BT.shape, device=self.model.device)
+            logprobs_N, _ = response_log_probs(self.model, batch, self._config.model.autocast)
+            logprobs_BT[batch.row_N, batch.position_N] = logprobs_N
+            padded = zip(cut.index, cut.lengths_B.tolist(), logprobs_BT.cpu(), strict=True)
+            scores |= {index: row_T[:length].clone() for index, length, row_T in padded}
+        return [scores[index] for index in range(len(rows))]

@@ -1,0 +1,85 @@
+"""vLLM's engine, configured and loaded in this process."""
+
+import os
+from typing import TYPE_CHECKING, Any
+
+from expert_iteration.config import ConfigError, Device, ModelConfig, PlacementConfig
+
+if TYPE_CHECKING:
+    from vllm import LLMEngine  # noqa: TID251
+
+WEIGHT_RECEIVER = "expert_iteration.weight_receiver.WorkerExtension"
+
+
+def start_vllm(model: ModelConfig, placement: PlacementConfig, seed: int) -> "LLMEngine":
+    """vLLM's engine in this process, ready to be stepped by this thread.
+
+    Raises:
+        ConfigError: vLLM refuses the model or its placement.
+    """
+    os.environ |= {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+    if placement.device is Device.cpu:
+        return _start_on_cpu(model, placement, seed)
+    return _start(model, placement, seed)
+
+
+def _start_on_cpu(model: ModelConfig, placement: PlacementConfig, seed: int) -> "LLMEngine":
+    os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
+    import torch
+    import torch._dynamo
+
+    # in this thread alone: it compiles nothing but the rank of the sampled token, which nobody reads
+    torch._dynamo.config.disable = True
+    torch.set_num_threads(placement.infer.threads)
+    set_num_threads = torch.set_num_threads
+    try:
+        return _start(model, placement, seed)
+    finally:
+        # vLLM's worker puts a stub there, but a trainer may share this process
+        torch.set_num_threads = set_num_threads
+
+
+def _start(model: ModelConfig, placement: PlacementConfig, seed: int) -> "LLMEngine":
+    from vllm import EngineArgs, LLMEngine  # noqa: TID251
+
+    try:
+        vllm = LLMEngine.from_engine_args(EngineArgs(**_engine_args(model, placement, seed)))
+    except ValueError as error:
+        infer = placement.infer
+        raise ConfigError(
+            f"vLLM cannot serve model.path ({model.path}) with model.max_length {model.max_length}, "
+            f"placement.infer.kv_cache_mib {infer.kv_cache_mib} and "
+            f"placement.infer.memory_fraction {infer.memory_fraction}: {error}"
+        ) from error
+    vllm.set_weight_version("0")
+    return vllm
+
+
+def _engine_args(model: ModelConfig, placement: PlacementConfig, seed: int) -> dict[str, Any]:
+    infer = placement.infer
+    args: dict[str, Any] = {
+        "model": model.path,
+        "revision": model.revision,
+        "tokenizer_revision": model.revision,
+        "dtype": model.engine_dtype.value,
+        "max_model_len": model.max_length,
+        "max_num_seqs": infer.max_num_seqs,
+        "tensor_parallel_size": infer.tensor_parallel,
+        "distributed_executor_backend": "uni" if infer.tensor_parallel == 1 else "mp",
+        "gpu_memory_utilization": infer.memory_fraction,
+        "seed": seed,
+        "enable_prefix_caching": True,
+        "logprobs_mode": "processed_logprobs",
+        "weight_transfer_config": {"backend": "host"},
+        "worker_extension_cls": WEIGHT_RECEIVER,
+        "disable_log_stats": True,
+        "use_tqdm_on_load": False,
+    }
+    if placement.device is Device.cpu:
+        args["enforce_eager"] = True
+        # vLLM's CPU sampler cannot rewind the seed of an answer whose prompt was read in part
+        args["enable_chunked_prefill"] = False
+        if infer.kv_cache_mib is not None:
+            args["kv_cache_memory_bytes"] = infer.kv_cache_mib * 2**20
+    return args

@@ -1,0 +1,152 @@
+"""Trained weights on their way to the engines: packed into buckets, pushed to every client.
+
+Knows nothing of vLLM or Ray, so that a trainer imports it at no cost and any transport can carry it.
+"""
+
+import time
+import weakref
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+BUCKET_BYTES = 64 * 2**20
+ALIGNMENT = 16
+"""Every tensor starts at a multiple of this many bytes, so that it can be viewed in its dtype."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Bucket:
+    """Some tensors of a model, back to back in one flat array.
+
+    One contiguous array is what Ray's object store shares between processes without copying.
+    """
+
+    names: tuple[str, ...]
+    dtypes: tuple[str, ...]
+    """Names of torch dtypes: ``bfloat16``, ``float32``, ..."""
+    shapes: tuple[tuple[int, ...], ...]
+    offsets: tuple[int, ...]
+    """Byte at which each tensor starts in `data`."""
+    data: NDArray[np.uint8]
+
+
+class EngineClient(Protocol):
+    """What a push needs of an engine, be it here or in another process. `Engine` is one."""
+
+    def start_update(self, version: int) -> None: ...
+
+    def receive(self, bucket: Bucket) -> None: ...
+
+    def finish_update(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class PushReport:
+    seconds: float
+    bytes: int
+    buckets: int
+
+
+def push(
+    named_tensors: Iterable[tuple[str, torch.Tensor]],
+    clients: Sequence[EngineClient],
+    version: int,
+    dtype: torch.dtype,
+    bucket_bytes: int = BUCKET_BYTES,
+) -> PushReport:
+    """Replace the weights of every client by `named_tensors`, as policy `version`.
+
+    The clients generate nothing from the first call to the last. When this raises, they go on
+    refusing to generate until a later push is complete.
+
+    Args:
+        named_tensors: full (unsharded) tensors under their Hugging Face names.
+        dtype: what the engines compute in; floating-point tensors are cast to it.
+    """
+    begun, size, count = time.perf_counter(), 0, 0
+    for client in clients:
+        client.start_update(version)
+    for bucket in pack(named_tensors, dtype, bucket_bytes):
+        size, count = size + bucket.data.nbytes, count + 1
+        for client in clients:
+            client.receive(bucket)
+    for client in clients:
+        client.finish_update()
+    return PushReport(time.perf_counter() - begun, size, count)
+
+
+def pack(
+    named_tensors: Iterable[tuple[str, torch.Tensor]], dtype: torch.dtype, bucket_bytes: int = BUCKET_BYTES
+) -> Iterator[Bucket]:
+    """Cut tensors into buckets of at most `bucket_bytes`; a larger tensor has a bucket to itself.
+
+    A tensor that shares its memory with one before it (a tied ``lm_head.weight``) is left out.
+    """
+    waiting: list[tuple[str, torch.Tensor]] = []
+    size = 0
+    for name, tensor in _without_tied(named_tensors):
+        needed = _bytes_of(tensor, dtype)
+        if waiting and size + needed > bucket_bytes:
+            yield _fill(waiting, dtype)
+            waiting, size = [], 0
+        waiting.append((name, tensor))
+        size += needed
+    if waiting:
+        yield _fill(waiting, dtype)
+
+
+def unpack(bucket: Bucket) -> Iterator[tuple[str, torch.Tensor]]:
+    """The (name, tensor) pairs of a bucket, as views of its memory."""
+    # torch has no read-only tensors, and Ray hands out read-only arrays
+    flat = torch.from_numpy(bucket.data if bucket.data.flags.writeable else bucket.data.copy())
+    for name, dtype, shape, offset in zip(
+        bucket.names, bucket.dtypes, bucket.shapes, bucket.offsets, strict=True
+    ):
+        yield name, _view(flat, offset, getattr(torch, dtype), torch.Size(shape))
+
+
+def _fill(named_tensors: Sequence[tuple[str, torch.Tensor]], dtype: torch.dtype) -> Bucket:
+    dtypes = [_sent_as(tensor, dtype) for _, tensor in named_tensors]
+    sizes = [_bytes_of(tensor, dtype) for _, tensor in named_tensors]
+    offsets = tuple(int(end) - size for end, size in zip(np.cumsum(sizes), sizes, strict=True))
+    data = np.empty(sum(sizes), dtype=np.uint8)
+    flat = torch.from_numpy(data)
+    for (_, tensor), offset, sent_as in zip(named_tensors, offsets, dtypes, strict=True):
+        _view(flat, offset, sent_as, tensor.shape).copy_(tensor.detach())
+    return Bucket(
+        names=tuple(name for name, _ in named_tensors),
+        dtypes=tuple(str(sent_as).removeprefix("torch.") for sent_as in dtypes),
+        shapes=tuple(tuple(tensor.shape) for _, tensor in named_tensors),
+        offsets=offsets,
+        data=data,
+    )
+
+
+def _view(flat: torch.Tensor, offset: int, dtype: torch.dtype, shape: torch.Size) -> torch.Tensor:
+    return flat[offset : offset + shape.numel() * dtype.itemsize].view(dtype).view(shape)
+
+
+def _sent_as(tensor: torch.Tensor, dtype: torch.dtype) -> torch.dtype:
+    return dtype if tensor.is_floating_point() else tensor.dtype
+
+
+def _bytes_of(tensor: torch.Tensor, dtype: torch.dtype) -> int:
+    """Bytes that a tensor takes in a bucket, up to where the next one starts."""
+    needed = tensor.numel() * _sent_as(tensor, dtype).itemsize
+    return -(-needed // ALIGNMENT) * ALIGNMENT
+
+
+def _without_tied(named_tensors: Iterable[tuple[str, torch.Tensor]]) -> Iterator[tuple[str, torch.Tensor]]:
+    # a weak reference, because the address of a tensor that is gone (a gathered shard) is used again
+    seen: dict[tuple[int, torch.Size], weakref.ref[torch.Tensor]] = {}
+    for name, tensor in named_tensors:
+        place = (tensor.data_ptr(), tensor.shape)
+        owner = seen.get(place)
+        if owner is not None and owner() is not None:
+            continue
+        seen[place] = weakref.ref(tensor)
+        yield name, tensor
