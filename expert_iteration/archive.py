@@ -25,15 +25,11 @@ class Archive:
     def __init__(self, config: RunConfig, run_dir: Path) -> None:
         self._buffer = RolloutBuffer(config)
         self._log = RolloutLog(run_dir / "rollouts")
-        self._received: set[int] = set()
         self._books: dict[int, Tally] = {}
 
     def add(self, group: Group, rows: Sequence[TensorDictBase]) -> Mapping[int, str]:
         """Take one group; say of each rollout index whether it was kept, or why not."""
-        group_id = group.ticket.group_id
-        assert group_id not in self._received, f"group {group_id} came twice"
-        fates = self._buffer.add(group_id, rows)
-        self._received.add(group_id)
+        fates = self._buffer.add(group.ticket.group_id, rows)
         self._log.write(group, fates)
         book = self._books.setdefault(group.ticket.iteration, Counter())
         book.update(count(group))
@@ -51,7 +47,6 @@ class Archive:
         totals: Tally = sum(self._books.values(), Counter())
         status = self._buffer.status()
         return Snapshot(
-            received=len(self._received),
             totals=totals,
             live=status.live,
             uses_left=status.reads_left,
@@ -67,28 +62,16 @@ class Archive:
 
     def missing(self, groups: int) -> list[int]:
         """Of the groups 0 .. `groups` - 1, those that have not arrived."""
-        return [group_id for group_id in range(groups) if group_id not in self._received]
+        return self._buffer.missing(groups)
 
     def save(self, folder: Path) -> None:
         values, rows = self._buffer.state()
         books = {iteration: dict(book) for iteration, book in self._books.items()}
-        state = {"buffer": values, "received": _to_ranges(self._received), "books": books}
+        state = {"buffer": values, "books": books}
         save_file(flatten_rows(rows), folder / ROWS)
         (folder / STATE).write_text(json.dumps(state), encoding="utf-8")
 
     def load(self, folder: Path) -> None:
         state = json.loads((folder / STATE).read_text(encoding="utf-8"))
         self._buffer.restore(state["buffer"], unflatten_rows(load_file(folder / ROWS)))
-        self._received = {group for first, end in state["received"] for group in range(first, end)}
         self._books = {int(iteration): Counter(book) for iteration, book in state["books"].items()}
-
-
-def _to_ranges(numbers: set[int]) -> list[tuple[int, int]]:
-    """[first, end) of each run of consecutive numbers."""
-    ranges: list[tuple[int, int]] = []
-    for number in sorted(numbers):
-        if ranges and ranges[-1][1] == number:
-            ranges[-1] = (ranges[-1][0], number + 1)
-        else:
-            ranges.append((number, number + 1))
-    return ranges

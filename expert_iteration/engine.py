@@ -175,7 +175,7 @@ class Engine:
             for request, future in zip(requests, futures, strict=True):
                 name = next(self._names)
                 prompt = {"prompt_token_ids": list(request.prompt)}
-                self._vllm.add_request(name, prompt, _sampling_params(request))
+                self._vllm.add_request(name, prompt, sampling_params(request))
                 future.set_running_or_notify_cancel()
                 added[name] = future
         except VLLMClientError as error:
@@ -255,7 +255,8 @@ class Engine:
         del self._vllm
 
 
-def _sampling_params(request: Request) -> "SamplingParams":
+def sampling_params(request: Request) -> "SamplingParams":
+    """A request in the words of vLLM: complete answers only, each with the log-probs of its tokens."""
     from vllm import SamplingParams
     from vllm.sampling_params import RequestOutputKind
 

@@ -111,7 +111,7 @@ class Learner:
         """
         self.model.save_pretrained(folder / "model")
         source = model_folder(self._config.model)
-        for file in {file for pattern in TOKENIZER_FILES for file in source.glob(pattern)}:
+        for file in {file for pattern in TOKENIZER_FILES for file in source.glob(pattern) if file.is_file()}:
             copyfile(file, folder / "model" / file.name)
         names = {parameter: name for name, parameter in self.model.named_parameters()}
         moments = {

@@ -129,6 +129,7 @@ class Scheduler:
         self._in_flight = 0
         self._backlog = Backlog(0, 0, 0)
         self._due: int | None = None
+        self._closing = False
         self._stopping = False
         self._changed = asyncio.Condition()
 
@@ -151,7 +152,8 @@ class Scheduler:
         """Law 2, with the most that the groups in flight can bring."""
         laws, progress = self.laws, self.progress
         if laws.publish_every is None:
-            return laws.iteration_of(request[0]) - progress.version <= laws.max_staleness
+            behind = laws.iteration_of(request[0]) - progress.version
+            return behind <= laws.max_staleness and not self._closing
         ahead = self._backlog.uses_left + (self._in_flight + len(request)) * laws.uses_per_group
         steps = progress.unpublished + ceil(ahead / laws.batch_size)
         return steps // laws.publish_every <= laws.max_staleness
@@ -209,6 +211,7 @@ class Scheduler:
         await self._look_up()
 
     async def _finish_iteration(self) -> None:
+        self._closing = True
         last = self.progress.iteration + 1 == self.laws.iterations
         # an asynchronous push out of turn would make samples older than law 2 foresaw
         if self.laws.publish_every is None or (last and self.progress.unpublished):
@@ -216,6 +219,7 @@ class Scheduler:
         self.progress.iteration += 1
         self._due = None
         await self._stages.finish_iteration(self.progress.iteration)
+        self._closing = False
         await self._look_up()
 
     def _has_work(self) -> bool:

@@ -115,10 +115,8 @@ class Group:
 class Snapshot:
     """What the driver sees of the buffer: counts, no tensors."""
 
-    received: int
-    """Groups that have arrived since the run began."""
     totals: Tally
-    """groups, rollouts, tokens, correct, formatted, abstained, truncated, and the fates of selection."""
+    """Counts of all that has arrived since the run began: groups, rollouts, tokens, correct, formatted, abstained, truncated, and the fates of selection."""
     live: int
     """Samples held now."""
     uses_left: int

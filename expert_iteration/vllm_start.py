@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from expert_iteration.config import ConfigError, Device, ModelConfig, PlacementConfig
 
 if TYPE_CHECKING:
-    from vllm import LLMEngine  # noqa: TID251
+    from vllm import LLMEngine
 
 WEIGHT_RECEIVER = "expert_iteration.weight_receiver.WorkerExtension"
 
@@ -41,10 +41,10 @@ def _start_on_cpu(model: ModelConfig, placement: PlacementConfig, seed: int) -> 
 
 
 def _start(model: ModelConfig, placement: PlacementConfig, seed: int) -> "LLMEngine":
-    from vllm import EngineArgs, LLMEngine  # noqa: TID251
+    from vllm import EngineArgs, LLMEngine
 
     try:
-        vllm = LLMEngine.from_engine_args(EngineArgs(**_engine_args(model, placement, seed)))
+        vllm = LLMEngine.from_engine_args(EngineArgs(**engine_args(model, placement, seed)))
     except ValueError as error:
         infer = placement.infer
         raise ConfigError(
@@ -56,7 +56,8 @@ def _start(model: ModelConfig, placement: PlacementConfig, seed: int) -> "LLMEng
     return vllm
 
 
-def _engine_args(model: ModelConfig, placement: PlacementConfig, seed: int) -> dict[str, Any]:
+def engine_args(model: ModelConfig, placement: PlacementConfig, seed: int) -> dict[str, Any]:
+    """What vLLM is told: the same for `LLMEngine` and `LLM`."""
     infer = placement.infer
     args: dict[str, Any] = {
         "model": model.path,

@@ -14,6 +14,7 @@ from vllm.distributed.weight_transfer.base import (
     WeightTransferUpdateInfo,
 )
 from vllm.distributed.weight_transfer.factory import WeightTransferEngineFactory
+from vllm.model_executor.layers.quantization.base_config import QuantizeMethodBase
 from vllm.model_executor.layers.vocab_parallel_embedding import (
     ParallelLMHead,
     VocabParallelEmbedding,
@@ -90,11 +91,11 @@ def repack_tied(model: nn.Module) -> None:
     """
     seen: set[int] = set()
     for layer in model.modules():
-        weight = layer._parameters.get("weight")
-        if weight is None or not hasattr(layer, "cpu_linear"):
+        weight, method = layer._parameters.get("weight"), getattr(layer, "quant_method", None)
+        if weight is None or not isinstance(method, QuantizeMethodBase) or not hasattr(layer, "cpu_linear"):
             continue
         if weight.numel() and weight.data_ptr() in seen:
-            layer.quant_method.process_weights_after_loading(layer)
+            method.process_weights_after_loading(layer)
         seen.add(weight.data_ptr())
 
 

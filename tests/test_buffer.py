@@ -319,3 +319,9 @@ def test_flat_trees_answer_as_segment_trees_do(leaves, share):
     mass = share * sum(leaves)
     found = int(sums.scan_lower_bound(torch.tensor([mass], dtype=torch.float64)))
     assert sum(leaves[:found]) <= mass + 1e-9 and mass - 1e-9 <= sum(leaves[: found + 1])
+
+
+def test_a_leaf_without_mass_is_never_found():
+    tree = SumTree()
+    tree[torch.arange(3)] = torch.tensor([0.0, 2.0, 0.0])
+    assert tree.scan_lower_bound(torch.tensor([0.0, 1.9])).tolist() == [1, 1]

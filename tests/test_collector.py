@@ -154,7 +154,7 @@ def test_an_archive_counts_logs_and_remembers_what_arrived(tmp_path):
     collector.collect(tickets(3))
     collector.close()
     seen = archive.snapshot()
-    assert (seen.received, seen.live, seen.uses_left, seen.steps_left) == (3, 3, 3, 2)
+    assert (seen.totals["groups"], seen.live, seen.uses_left, seen.steps_left) == (3, 3, 3, 2)
     assert seen.totals["rollouts"] == 9
     assert seen.totals["kept"] == seen.totals["correct"] == 3
     assert archive.missing(6) == [3, 4, 5]

@@ -20,7 +20,8 @@ pytestmark = pytest.mark.real
 
 MAX_LENGTH = 512
 LETTERS = tuple("abcdefghijklmnopqrstuvwxyz")
-PROMPTS = [tuple(range(3 + i, 20 + 2 * i)) for i in range(8)]
+PROMPTS = [*(tuple(range(3 + i, 20 + 2 * i)) for i in range(7)), tuple(range(3, 253))]
+"""The last one fills a block of the prefix cache."""
 
 
 def model_config(path: str) -> ModelConfig:

@@ -11,9 +11,10 @@ PACKAGE = Path(__file__).parents[1] / "expert_iteration"
 LAYERS = [
     "config types scheduler",
     "checks demo grading books output",
-    "prompts tokenizer selection losses batching weights",
-    "algorithms buffer model checkpoint reporting weight_receiver vllm_start",
-    "engine learner reference evaluation archive",
+    "prompts tokenizer losses batching weights segment_trees",
+    "selection algorithms model checkpoint reporting weight_receiver vllm_start",
+    "buffer engine learner reference evaluation",
+    "archive",
     "collector",
     "trainer workers",
     "local actors training",

@@ -7,5 +7,10 @@ here: a run's Ray is guarded by a token of its own, and tells nobody about itsel
 import os
 import secrets
 
-os.environ.update(RAY_AUTH_MODE="token", RAY_USAGE_STATS_ENABLED="0", RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO="0")
+os.environ.update(
+    RAY_AUTH_MODE="token",
+    RAY_USAGE_STATS_ENABLED="0",
+    RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO="0",
+    RL_WARNINGS="0",
+)
 os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))

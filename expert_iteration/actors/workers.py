@@ -153,7 +153,7 @@ class RayWorkers:
         received = -1
         while not answer.done():
             await asyncio.wait([answer], timeout=self._limit)
-            before, received = received, (await self.snapshot()).received
+            before, received = received, (await self.snapshot()).totals["groups"]
             if received == before and not answer.done():
                 answer.cancel()
                 raise TimeoutError(f"{name} brought no group in {self._limit:.0f} s (wait_limit).")
