@@ -11,6 +11,7 @@ from it, and this loop sees counts and metrics.
 import asyncio
 import signal
 import time
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from expert_iteration.evaluation import Judged, evaluate
 from expert_iteration.prompts import Data, PromptOrder
 from expert_iteration.reporting import Phase, Reporter
 from expert_iteration.scheduler import Backlog, Laws, Progress, Scheduler, Stopped
-from expert_iteration.types import Prompt, Snapshot
+from expert_iteration.types import Prompt, Snapshot, Tally
 from expert_iteration.workers import Workers
 
 LOOK_EVERY = 1.0
@@ -66,7 +67,10 @@ class Run:
         self._collecting: Phase | None = None
         self._learning: Phase | None = None
         self._collect_seconds = 0.0
-        self._seen = 0
+        self._opened = 0.0
+        self._counted_from = 0.0
+        self._before: Tally = Counter()
+        self._seen: Tally = Counter()
 
     async def begin(self) -> None:
         """Load the newest checkpoint of a resumed run, or evaluate the initial model."""
@@ -77,19 +81,17 @@ class Run:
         with self._reporter.phase("load"):
             await self._workers.load(checkpoint.newest(self._run_dir))
             await self._workers.publish(self.progress.version)
-        self._seen = (await self._workers.snapshot()).totals["rollouts"]
 
     async def collect(self, group_ids: Sequence[int]) -> None:
         tickets = [self._order.ticket(group_id) for group_id in group_ids]
-        self._open_collecting(tickets[0].iteration)
-        started = time.monotonic()
+        await self._open_collecting(tickets[0].iteration)
         await self._workers.collect(tickets)
-        self._collect_seconds += (time.monotonic() - started) / max(1, self._orders_open)
         await self._look()
         self._orders_open -= 1
         if self._orders_open == 0 and self._collecting is not None:
             self._collecting.close()
             self._collecting = None
+            self._collect_seconds += time.monotonic() - self._counted_from
 
     async def backlog(self) -> Backlog:
         seen = await self._workers.snapshot()
@@ -117,8 +119,7 @@ class Run:
         config, step = self._config, self.progress.steps
         book = await self._workers.book(iteration)
         seen = await self._workers.snapshot()
-        self._reporter.log(rates(book, self._collect_seconds) | _ages(seen), iteration, step)
-        self._collect_seconds = 0.0
+        self._reporter.log(rates(book, self._take_collect_seconds()) | _ages(seen), iteration, step)
         if config.optimizer.reset_each_iteration:
             await self._workers.reset_optimizer()
         if self._due(config.eval.every):
@@ -156,16 +157,34 @@ class Run:
 
     async def _look(self) -> None:
         totals = (await self._workers.snapshot()).totals
-        news, self._seen = totals["rollouts"] - self._seen, totals["rollouts"]
-        if self._collecting is not None:
-            self._reporter.advance("collect", news, {"selection/kept": float(totals["kept"])})
-
-    def _open_collecting(self, iteration: int) -> None:
-        self._orders_open += 1
+        new, self._seen = totals["rollouts"] - self._seen["rollouts"], totals
         if self._collecting is None:
-            total = self._config.prompts_per_iteration * self._config.rollouts_per_prompt
-            synchronous = self.laws.publish_every is None
-            self._collecting = self._reporter.phase("collect", total if synchronous else None, iteration)
+            return
+        seconds = max(time.monotonic() - self._opened, 1e-9)
+        live = {
+            "selection/kept": float(totals["kept"] - self._before["kept"]),
+            "rollout/tokens_per_second": (totals["tokens"] - self._before["tokens"]) / seconds,
+        }
+        self._reporter.advance("collect", new, live)
+
+    async def _open_collecting(self, iteration: int) -> None:
+        self._orders_open += 1
+        if self._orders_open > 1:
+            return
+        total = self._config.prompts_per_iteration * self._config.rollouts_per_prompt
+        synchronous = self.laws.publish_every is None
+        self._collecting = self._reporter.phase("collect", total if synchronous else None, iteration)
+        self._before = self._seen = (await self._workers.snapshot()).totals
+        self._opened = self._counted_from = time.monotonic()
+
+    def _take_collect_seconds(self) -> float:
+        """Seconds of collecting since the last call."""
+        now = time.monotonic()
+        if self._collecting is not None:
+            self._collect_seconds += now - self._counted_from
+            self._counted_from = now
+        seconds, self._collect_seconds = self._collect_seconds, 0.0
+        return seconds
 
     def _close_learning(self) -> None:
         if self._learning is not None:

@@ -116,7 +116,8 @@ class Snapshot:
     """What the driver sees of the buffer: counts, no tensors."""
 
     totals: Tally
-    """Counts of all that has arrived since the run began: groups, rollouts, tokens, correct, formatted, abstained, truncated, and the fates of selection."""
+    """Counts since the run began: groups, rollouts, tokens, correct, formatted, abstained, truncated,
+    and the fates of selection."""
     live: int
     """Samples held now."""
     uses_left: int

@@ -88,7 +88,7 @@ def make_group() -> Group:
 
 def short_run(run_dir: Path, stream: io.TextIOBase, clock: Clock, config: RunConfig | None = None) -> None:
     """Four iterations of ten seconds; accuracy goes from 25% to 65%."""
-    with Reporter(config or make_config(), run_dir, stream, clock) as reporter:  # type: ignore[arg-type]
+    with Reporter(config or make_config(), run_dir, stream, clock) as reporter:
         reporter.start()
         for iteration in range(5):
             with reporter.phase("collect", total=16, iteration=iteration):

@@ -103,7 +103,7 @@ def asynchronous(draw):
         min_uses=draw(st.integers(1, 10)),
         groups_per_request=draw(st.integers(1, 6)),
     )
-    assume(laws.steps_held <= laws.max_staleness * laws.publish_every)
+    assume(laws.steps_held <= laws.max_staleness * (laws.publish_every or 1))
     return laws
 
 
@@ -166,27 +166,26 @@ def test_an_asynchronous_run_overlaps_collecting_and_learning():
 
 
 def test_a_failing_stage_ends_the_run_with_its_own_error():
-    fake = Fake(Laws(1, 4, 1, 2))
+    class Broken(Fake):
+        async def collect(self, group_ids):
+            raise RuntimeError(f"engine died at {group_ids[0]}")
 
-    async def broken(_):
-        raise RuntimeError("engine died")
-
-    fake.collect = broken
     with pytest.raises(ExceptionGroup) as error:
-        run(fake)
+        run(Broken(Laws(1, 4, 1, 2)))
     assert error.group_contains(RuntimeError, match="engine died")
 
 
 def test_a_stop_is_heard_between_two_orders_and_the_run_goes_on_later():
     laws = Laws(iterations=2, groups_per_iteration=6, batch_size=1, uses_per_group=4)
-    fake = Fake(laws, seed=5)
+
+    class Stopping(Fake):
+        async def finish_iteration(self, iteration):
+            assert iteration == 1
+            await scheduler.stop()
+
+    fake = Stopping(laws, seed=5)
     progress = Progress()
     scheduler = Scheduler(laws, fake, progress, range(laws.groups))
-
-    async def stop_after_first_iteration(_):
-        await scheduler.stop()
-
-    fake.finish_iteration = stop_after_first_iteration
     with pytest.raises(ExceptionGroup) as error:
         asyncio.run(scheduler.run())
     assert error.group_contains(Stopped)

@@ -1,92 +1,15 @@
 """Whole runs with real parts: vLLM, the TorchRL buffer, the trainer, and Ray where processes matter."""
 
 import json
-import os
-import subprocess
-import sys
-import time
-import uuid
+import signal
 from collections import Counter
-from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file
 
-ROOT = Path(__file__).parents[1]
-SMALL = (
-    "iterations=2",
-    "prompts_per_iteration=24",
-    "rollouts_per_prompt=4",
-    "epochs=2",
-    "batch_size=8",
-    "eval.limit=20",
-    "optimizer.warmup_steps=0",
-)
+from tests.runs import SMALL, Finished, train, wait_until
 
 pytestmark = pytest.mark.real
-
-
-@dataclass
-class Finished:
-    """A run that has ended, and what it left behind."""
-
-    folder: Path
-    code: int
-    output: str
-    survivors: list[str]
-    shared_memory: set[str]
-
-    @property
-    def summary(self):
-        return json.loads((self.folder / "summary.json").read_text())
-
-    @property
-    def events(self):
-        return [json.loads(line) for line in (self.folder / "metrics.jsonl").read_text().splitlines()]
-
-    def values(self, key):
-        return [event[key] for event in self.events if key in event]
-
-    def rollouts(self):
-        files = sorted((self.folder / "rollouts").glob("iteration_*.jsonl"))
-        return [json.loads(line) for file in files for line in file.read_text().splitlines()]
-
-
-def processes_with(mark):
-    found = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            if mark.encode() in (folder / "environ").read_bytes():
-                found.append((folder / "cmdline").read_bytes().replace(b"\0", b" ").decode()[:80])
-        except OSError:
-            continue
-    return found
-
-
-def train(folder, *overrides, script="train.py"):
-    """Run scripts/train.py in a process of its own, and look for what it leaves."""
-    mark = uuid.uuid4().hex
-    shared_memory = {path.name for path in Path("/dev/shm").iterdir()}
-    result = subprocess.run(
-        [sys.executable, str(ROOT / "scripts" / script), f"hydra.run.dir={folder}", *overrides],
-        cwd=ROOT,
-        env=os.environ | {"EI_TEST_MARK": mark, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    for _ in range(50):
-        if not processes_with(mark):
-            break
-        time.sleep(0.1)
-    return Finished(
-        folder,
-        result.returncode,
-        result.stdout + result.stderr,
-        processes_with(mark),
-        {path.name for path in Path("/dev/shm").iterdir()} - shared_memory,
-    )
 
 
 def assert_clean(run):
@@ -97,7 +20,7 @@ def assert_clean(run):
 
 def assert_books_agree(run, groups, rollouts_per_prompt=4):
     """summary.json, rollouts/ and metrics.jsonl count the same things."""
-    totals, rows = run.summary["totals"], run.rollouts()
+    totals, rows = run.summary["totals"], run.rollouts
     assert totals["groups"] == groups
     assert totals["rollouts"] == groups * rollouts_per_prompt == len(rows)
     assert totals["correct"] == sum(row["verdict"] == "correct" for row in rows)
@@ -148,8 +71,8 @@ def test_output_without_a_terminal_is_plain(local):
 def test_a_run_is_the_same_when_it_is_repeated(local, tmp_path):
     again = train(tmp_path / "again", "placement=local", *SMALL)
     assert_clean(again)
-    assert [(row["group_id"], row["response"]) for row in again.rollouts()] == [
-        (row["group_id"], row["response"]) for row in local.rollouts()
+    assert [(row["group_id"], row["response"]) for row in again.rollouts] == [
+        (row["group_id"], row["response"]) for row in local.rollouts
     ]
     assert again.values("loss/total") == local.values("loss/total")
 
@@ -224,3 +147,40 @@ def test_worked_examples_of_the_dataset_train_without_sampling(tmp_path):
     assert_clean(run)
     assert_books_agree(run, groups=24, rollouts_per_prompt=1)
     assert run.summary["totals"]["kept"] == 24
+
+
+def test_a_signal_saves_ends_with_0_and_leaves_no_process(tmp_path):
+    folder = tmp_path / "run"
+
+    def stop_while_learning(process):
+        metrics = folder / "metrics.jsonl"
+        assert wait_until(lambda: metrics.is_file() and "loss/total" in metrics.read_text(), seconds=200)
+        process.send_signal(signal.SIGTERM)
+
+    run = train(folder, *SMALL, "iterations=500", interfere=stop_while_learning)
+    assert_clean(run)
+    assert run.summary["exit_reason"] == "stopped"
+    resumed = train(folder, *SMALL, f"iterations={run.summary['iterations'] + 1}", f"resume={folder}")
+    assert_clean(resumed)
+    assert_books_agree(resumed, groups=24 * (run.summary["iterations"] + 1))
+
+
+def test_an_interrupt_during_start_up_leaves_no_process(tmp_path):
+    folder = tmp_path / "run"
+
+    def interrupt_early(process):
+        assert wait_until((folder / "logs" / "collector_0.log").is_file, seconds=100)
+        process.send_signal(signal.SIGINT)
+
+    run = train(folder, *SMALL, interfere=interrupt_early)
+    assert run.code != 0
+    assert run.survivors == []
+    assert run.shared_memory == set()
+
+
+def test_an_error_in_an_actor_is_said_in_one_line_and_leaves_no_process(tmp_path):
+    run = train(tmp_path / "run", *SMALL, "placement.infer.kv_cache_mib=1")
+    assert run.code == 2
+    assert "placement.infer.kv_cache_mib 1" in run.output.splitlines()[-1]
+    assert run.survivors == []
+    assert run.shared_memory == set()

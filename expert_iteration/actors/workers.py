@@ -18,6 +18,8 @@ from expert_iteration.workers import ComponentLost
 T = TypeVar("T")
 
 OBJECT_STORE_BYTES = 512 * 2**20
+CLOSE_LIMIT = 10.0
+"""Seconds that actors have to leave by themselves."""
 CONCURRENT_CALLS = 64
 """Calls that a collector serves side by side: orders, evaluations and the steps of a push."""
 
@@ -115,9 +117,15 @@ class RayWorkers:
         await self._ask(self._archive.load.remote(folder), "buffer")
 
     async def close(self) -> None:
-        """End every actor and Ray itself."""
-        closing = [actor.close.remote() for actor in self._collectors]
-        await asyncio.to_thread(ray.wait, closing, num_returns=len(closing), timeout=10)
+        """End every actor and Ray itself.
+
+        Actors leave by themselves, so that they give back their semaphores; Ray would kill them.
+        """
+        actors = [*self._trainers, *self._references, self._archive]
+        leaving = [actor.close.remote() for actor in self._collectors]
+        await asyncio.to_thread(ray.wait, leaving, num_returns=len(leaving), timeout=CLOSE_LIMIT)
+        leaving = [actor.__ray_terminate__.remote() for actor in actors + self._collectors]
+        await asyncio.to_thread(ray.wait, leaving, num_returns=len(leaving), timeout=CLOSE_LIMIT)
         await asyncio.to_thread(ray.shutdown)
 
     async def _ask_trainers(self, method: str, *arguments: object) -> list[Any]:

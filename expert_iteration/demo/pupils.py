@@ -13,7 +13,7 @@ from expert_iteration.demo.problems import COMPUTE, Problem, worked_response
 
 FORGETS_LAST_STEP = 0.6
 """Probability that a problem of two or more steps is answered with its last but one value."""
-SLIPS = 0.30
+SLIPS = 0.20
 """Probability that one result, uniformly chosen among the steps written down, is off."""
 
 _SLIP_OFFSETS = (-10, -2, -1, 1, 2, 10)

@@ -1,0 +1,101 @@
+"""Whole runs of scripts/train.py in processes of their own, and what they leave behind."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+SMALL = (
+    "iterations=2",
+    "prompts_per_iteration=24",
+    "rollouts_per_prompt=4",
+    "epochs=2",
+    "batch_size=8",
+    "eval.limit=20",
+    "optimizer.warmup_steps=0",
+)
+"""A run of seconds, apart from its start."""
+
+
+@dataclass
+class Finished:
+    """A run that has ended."""
+
+    folder: Path
+    code: int
+    output: str
+    survivors: list[str]
+    """Command lines of its processes that are still there."""
+    shared_memory: set[str]
+    """What it left in /dev/shm."""
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        return json.loads((self.folder / "summary.json").read_text())
+
+    @property
+    def events(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in (self.folder / "metrics.jsonl").read_text().splitlines()]
+
+    @property
+    def rollouts(self) -> list[dict[str, Any]]:
+        files = sorted((self.folder / "rollouts").glob("iteration_*.jsonl"))
+        return [json.loads(line) for file in files for line in file.read_text().splitlines()]
+
+    def values(self, key: str) -> list[Any]:
+        return [event[key] for event in self.events if key in event]
+
+
+def train(
+    folder: Path, *overrides: str, interfere: Callable[[subprocess.Popen[str]], None] | None = None
+) -> Finished:
+    """Run to the end; `interfere` may send signals meanwhile."""
+    mark, shared_memory = uuid.uuid4().hex, _shared_memory()
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / "scripts" / "train.py"), f"hydra.run.dir={folder}", *overrides],
+        cwd=ROOT,
+        env=os.environ | {"EI_TEST_MARK": mark, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    if interfere is not None:
+        interfere(process)
+    output, _ = process.communicate(timeout=300)
+    wait_until(lambda: not _processes_with(mark), seconds=10)
+    return Finished(
+        folder, process.returncode, output, _processes_with(mark), _shared_memory() - shared_memory
+    )
+
+
+def wait_until(condition: Callable[[], bool], seconds: float) -> bool:
+    """Whether `condition` came true in time."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.1)
+    return True
+
+
+def _shared_memory() -> set[str]:
+    return {path.name for path in Path("/dev/shm").iterdir()}
+
+
+def _processes_with(mark: str) -> list[str]:
+    """Command lines of all processes that inherited `mark` in their environment."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            if mark.encode() in (folder / "environ").read_bytes():
+                found.append((folder / "cmdline").read_bytes().replace(b"\0", b" ").decode()[:80])
+        except OSError:
+            continue  # it ended meanwhile, or is not ours
+    return found
