@@ -17,7 +17,8 @@ LAYERS = [
     "archive",
     "collector",
     "trainer workers",
-    "local actors training",
+    "local actors stages",
+    "training",
     "launch",
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names.split()}

@@ -21,8 +21,9 @@ MODES = ("sync", "async")
 
 def run(mode: str, folder: Path, overrides: list[str]) -> dict[str, Any]:
     """One run; returns its summary."""
-    command = [sys.executable, str(ROOT / "scripts" / "train.py"), f"mode={mode}", f"hydra.run.dir={folder}"]
-    subprocess.run([*command, *overrides], check=True, cwd=ROOT, stdout=subprocess.DEVNULL)
+    script = str(ROOT / "scripts" / "train.py")
+    command = [sys.executable, script, f"mode={mode}", f"hydra.run.dir={folder}", *overrides]
+    subprocess.run(command, check=True, cwd=ROOT, stdout=subprocess.DEVNULL)
     return json.loads((folder / "summary.json").read_text(encoding="utf-8"))
 
 
@@ -41,10 +42,10 @@ def main() -> None:
     arguments, overrides = parser.parse_known_args()
     with TemporaryDirectory() as scratch:
         folder = arguments.output or Path(scratch)
-        rows = {
-            mode: [row(run(mode, folder / f"{mode}_{i}", overrides)) for i in range(arguments.rounds)]
-            for mode in MODES
-        }
+        rows: dict[str, list[dict[str, float]]] = {mode: [] for mode in MODES}
+        for i in range(arguments.rounds):
+            for mode in MODES:
+                rows[mode].append(row(run(mode, folder / f"{mode}_{i}", overrides)))
     for key in rows["sync"][0]:
         sync, async_ = (median(one[key] for one in rows[mode]) for mode in MODES)
         sys.stdout.write(f"{key:20s} sync {sync:8.3f}  async {async_:8.3f}  async/sync {async_ / sync:.3f}\n")

@@ -1,0 +1,138 @@
+"""The stages of one run, as the scheduler sets them in motion, and where the run stands."""
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+
+from expert_iteration import checkpoint
+from expert_iteration.books import rates
+from expert_iteration.config import RunConfig
+from expert_iteration.evaluation import Judged, evaluate
+from expert_iteration.prompts import Data, PromptOrder
+from expert_iteration.reporting import Collecting, Phase, Reporter
+from expert_iteration.scheduler import Backlog, Progress
+from expert_iteration.types import Metrics, Prompt, Snapshot
+from expert_iteration.workers import Workers
+
+LOOK_EVERY = 1.0
+"""Seconds between looks at the buffer while groups are collected."""
+
+
+class Run:
+    """Each stage asks the workers, and reports what they say."""
+
+    def __init__(
+        self, config: RunConfig, run_dir: Path, data: Data, workers: Workers, reporter: Reporter
+    ) -> None:
+        self.progress = checkpoint.progress_of(run_dir) if config.resume else Progress()
+        self._config = config
+        self._run_dir = run_dir
+        self._workers = workers
+        self._reporter = reporter
+        self._synchronous = config.mode.publish_every is None
+        self._order = PromptOrder(data.train, config.prompts_per_iteration, config.seed)
+        self._held_out = data.held_out.prompts
+        rollouts = config.prompts_per_iteration * config.rollouts_per_prompt
+        self._collecting = Collecting(reporter, rollouts if self._synchronous else None)
+        self._learning: Phase | None = None
+
+    async def begin(self) -> None:
+        """Load the newest checkpoint of a resumed run, or evaluate the initial model."""
+        if self._config.resume is None:
+            await self._evaluate()
+            self._reporter.end_iteration(0)
+            return
+        with self._reporter.phase("load"):
+            await self._workers.load(checkpoint.newest(self._run_dir))
+            await self._workers.publish(self.progress.version)
+        self._collecting.look((await self._workers.snapshot()).totals)
+
+    async def collect(self, group_ids: Sequence[int]) -> None:
+        tickets = [self._order.ticket(group_id) for group_id in group_ids]
+        self._collecting.order_out(tickets[0].iteration)
+        await self._workers.collect(tickets)
+        self._collecting.order_back((await self._workers.snapshot()).totals)
+
+    async def backlog(self) -> Backlog:
+        seen = await self._workers.snapshot()
+        return Backlog(seen.uses_left, seen.steps_left, seen.consumed)
+
+    async def learn(self, steps: int, schedule: tuple[float, float]) -> None:
+        if self._learning is None:
+            left = (await self._workers.snapshot()).steps_left if self._synchronous else None
+            self._learning = self._reporter.phase("learn", left, self._iteration)
+        metrics = await self._workers.learn(self.progress.steps, steps, schedule)
+        self._log(metrics, self._iteration, self.progress.steps + steps)
+        self._reporter.advance("learn", steps, metrics)
+
+    async def publish(self, version: int) -> None:
+        self._end_learning()
+        with self._reporter.phase("publish", iteration=self._iteration):
+            metrics = await self._workers.publish(version)
+        metrics["policy/version"] = float(version)
+        self._reporter.log(metrics, self._iteration, self.progress.steps)
+
+    async def finish_iteration(self, iteration: int) -> None:
+        """Count, evaluate and save; `iteration` is complete, 1 is the first."""
+        self._end_learning()
+        book = await self._workers.book(iteration)
+        seen = await self._workers.snapshot()
+        metrics = rates(book, self._collecting.take_seconds()) | _ages(seen)
+        self._log(metrics, iteration, self.progress.steps)
+        if self._config.optimizer.reset_each_iteration:
+            await self._workers.reset_optimizer()
+        if self._due(self._config.eval.every):
+            await self._evaluate()
+        if self._due(self._config.checkpoint.every):
+            await self.save()
+        self._reporter.end_iteration(iteration)
+
+    async def save(self) -> None:
+        with (
+            self._reporter.phase("save", iteration=self.progress.iteration),
+            checkpoint.saving(self._run_dir, self.progress, self._config.checkpoint.keep_last) as folder,
+        ):
+            await self._workers.save(folder)
+
+    async def watch(self) -> None:
+        """Keep the display alive while groups come in."""
+        while True:
+            await asyncio.sleep(LOOK_EVERY)
+            self._collecting.look((await self._workers.snapshot()).totals)
+
+    async def _evaluate(self) -> None:
+        config, iteration = self._config, self.progress.iteration
+
+        async def answer(prompts: Sequence[Prompt], temperature: float, seed: int) -> Judged:
+            judged = await self._workers.answer(prompts, temperature, seed)
+            self._reporter.advance("evaluate", len(judged))
+            return judged
+
+        with self._reporter.phase("evaluate", 2 * len(self._held_out), iteration):
+            metrics = await evaluate(answer, self._held_out, config.sampling.temperature, config.eval.seed)
+        self._log(metrics, iteration, self.progress.steps)
+
+    def _log(self, metrics: Metrics, iteration: int, step: int) -> None:
+        self._reporter.log(metrics | {"policy/version": float(self.progress.version)}, iteration, step)
+
+    def _end_learning(self) -> None:
+        if self._learning is not None:
+            self._learning.close()
+            self._learning = None
+
+    def _due(self, every: int) -> bool:
+        done, last = self.progress.iteration, self.progress.iteration == self._config.iterations
+        return last or (every > 0 and done % every == 0)
+
+    @property
+    def _iteration(self) -> int:
+        """The iteration that is learned now, 1 for the first."""
+        return min(self.progress.iteration + 1, self._config.iterations)
+
+
+def _ages(seen: Snapshot) -> Metrics:
+    return {
+        "policy/age_max": float(seen.oldest_age),
+        "buffer/live": float(seen.live),
+        "buffer/expired": float(seen.expired),
+    }
