@@ -59,7 +59,7 @@ def train(
     """Run to the end; `interfere` may send signals meanwhile."""
     mark, shared_memory = uuid.uuid4().hex, _shared_memory()
     process = subprocess.Popen(
-        [sys.executable, str(ROOT / "scripts" / "train.py"), f"hydra.run.dir={folder}", *overrides],
+        [sys.executable, str(ROOT / "scripts" / "train.py"), *overrides, f"hydra.run.dir={folder}"],
         cwd=ROOT,
         env=os.environ | {"EI_TEST_MARK": mark, "OMP_NUM_THREADS": "1"},
         stdout=subprocess.PIPE,

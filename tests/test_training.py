@@ -1,6 +1,5 @@
 """Whole runs with real parts: vLLM, the TorchRL buffer, the trainer, and Ray where processes matter."""
 
-import json
 import signal
 from collections import Counter
 
@@ -68,22 +67,14 @@ def test_output_without_a_terminal_is_plain(local):
     assert "before" in local.output.lower()
 
 
-def test_a_run_is_the_same_when_it_is_repeated(local, tmp_path):
-    again = train(tmp_path / "again", "placement=local", *SMALL)
-    assert_clean(again)
-    assert [(row["group_id"], row["response"]) for row in again.rollouts] == [
-        (row["group_id"], row["response"]) for row in local.rollouts
-    ]
-    assert again.values("loss/total") == local.values("loss/total")
-
-
-def test_a_resumed_run_goes_on_in_its_folder(local, tmp_path):
+def test_a_resumed_run_goes_on_in_its_folder_and_ends_as_the_straight_one(local, tmp_path):
     first = train(tmp_path / "run", "placement=local", *SMALL, "iterations=1")
     assert first.code == 0, first.output[-2000:]
     resumed = train(tmp_path / "run", "placement=local", *SMALL, f"resume={tmp_path / 'run'}")
     assert_clean(resumed)
     assert_books_agree(resumed, groups=48)
     assert resumed.summary["iterations"] == 2
+    assert resumed.values("loss/total") == local.values("loss/total")
     weights = [
         load_file(sorted(run.folder.glob("checkpoints/step_*"))[-1] / "model" / "model.safetensors")
         for run in (resumed, local)
@@ -133,20 +124,15 @@ def test_a_sweep_runs_each_job_clean_of_the_one_before(tmp_path):
         "placement=local",
         *SMALL,
         "iterations=1",
-        "loss.kl_coefficient=0,0.1",
+        "loss.kl_coefficient=0.1",
+        "algorithm=sft,expert_iteration",
     )
     assert_clean(run)
-    for job in ("0", "1"):
-        assert json.loads((tmp_path / job / "summary.json").read_text())["exit_reason"] == "finished"
-    losses = [Finished(tmp_path / job, 0, "", [], set()).values("loss/kl")[-1] for job in ("0", "1")]
-    assert losses[0] == 0 < losses[1]
-
-
-def test_worked_examples_of_the_dataset_train_without_sampling(tmp_path):
-    run = train(tmp_path / "sft", "placement=local", "algorithm=sft", *SMALL, "iterations=1")
-    assert_clean(run)
-    assert_books_agree(run, groups=24, rollouts_per_prompt=1)
-    assert run.summary["totals"]["kept"] == 24
+    worked, sampled = (Finished(tmp_path / job, 0, "", [], set()) for job in ("0", "1"))
+    assert_books_agree(worked, groups=24, rollouts_per_prompt=1)
+    assert worked.summary["totals"]["kept"] == 24, "every worked example of the dataset grades correct"
+    assert_books_agree(sampled, groups=24)
+    assert min(worked.values("loss/kl")[-1], sampled.values("loss/kl")[-1]) > 0
 
 
 def test_a_signal_saves_ends_with_0_and_leaves_no_process(tmp_path):
@@ -160,9 +146,7 @@ def test_a_signal_saves_ends_with_0_and_leaves_no_process(tmp_path):
     run = train(folder, *SMALL, "iterations=500", interfere=stop_while_learning)
     assert_clean(run)
     assert run.summary["exit_reason"] == "stopped"
-    resumed = train(folder, *SMALL, f"iterations={run.summary['iterations'] + 1}", f"resume={folder}")
-    assert_clean(resumed)
-    assert_books_agree(resumed, groups=24 * (run.summary["iterations"] + 1))
+    assert list(folder.glob("checkpoints/step_*/progress.json"))
 
 
 def test_an_interrupt_during_start_up_leaves_no_process(tmp_path):

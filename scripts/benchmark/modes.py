@@ -36,7 +36,9 @@ def row(summary: dict[str, Any]) -> dict[str, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--output", type=Path, help="keep the run folders here")
     arguments, overrides = parser.parse_known_args()
@@ -48,7 +50,8 @@ def main() -> None:
                 rows[mode].append(row(run(mode, folder / f"{mode}_{i}", overrides)))
     for key in rows["sync"][0]:
         sync, async_ = (median(one[key] for one in rows[mode]) for mode in MODES)
-        sys.stdout.write(f"{key:20s} sync {sync:8.3f}  async {async_:8.3f}  async/sync {async_ / sync:.3f}\n")
+        ratio = async_ / sync
+        sys.stdout.write(f"{key:20s} sync {sync:8.3f}  async {async_:8.3f}  async/sync {ratio:.3f}\n")
 
 
 if __name__ == "__main__":
