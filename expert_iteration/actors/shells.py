@@ -1,10 +1,13 @@
 """The actors: each holds one plain class, in a process of its own that writes to its own log.
 
-Heavy imports happen in the process that needs them, not in the driver that defines the class.
+Heavy imports happen in the process that needs them, not in the driver that defines the class. What can
+fail happens in `start`, because Ray only says of a failed `__init__` that the actor died.
 """
 
+import multiprocessing
 import socket
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,14 +29,14 @@ class ArchiveActor:
     """Calls are served one after the other."""
 
     def __init__(self, config: RunConfig, run_dir: Path) -> None:
-        redirect_output(run_dir, "buffer")
+        _settle_in(run_dir, "buffer")
+        self._config, self._run_dir = config, run_dir
+
+    def start(self) -> None:
         from expert_iteration.archive import Archive
 
         _use_threads(1)
-        self._archive = Archive(config, run_dir)
-
-    def ready(self) -> None:
-        """Answers as soon as the actor is up."""
+        self._archive = Archive(self._config, self._run_dir)
 
     def add(self, group: Group, rows: "Sequence[TensorDictBase]") -> Mapping[int, str]:
         return self._archive.add(group, rows)
@@ -62,14 +65,14 @@ class ArchiveActor:
 
 class ReferenceActor:
     def __init__(self, config: RunConfig, run_dir: Path, rank: int) -> None:
-        redirect_output(run_dir, f"reference_{rank}")
+        _settle_in(run_dir, f"reference_{rank}")
+        self._config = config
+
+    def start(self) -> None:
         from expert_iteration.reference import ReferenceModel
 
-        _use_threads(config.placement.train.threads)
-        self._reference = ReferenceModel(config, config.placement.device.value)
-
-    def ready(self) -> None:
-        """Answers as soon as the actor is up."""
+        _use_threads(self._config.placement.train.threads)
+        self._reference = ReferenceModel(self._config, self._config.placement.device.value)
 
     def log_probs(self, rows: "list[TensorDictBase]") -> list[Any]:
         return self._reference.log_probs(rows)
@@ -79,22 +82,21 @@ class CollectorActor:
     def __init__(
         self, config: RunConfig, run_dir: Path, rank: int, archive: Any, references: list[Any]
     ) -> None:
-        redirect_output(run_dir, f"collector_{rank}")
+        _settle_in(run_dir, f"collector_{rank}")
+        self._config = config
+        self._archive = RemoteArchive(archive, config.wait_limit)
+        self._reference = RemoteReference(references, config.wait_limit) if references else None
+        self._open = ExitStack()
+
+    def start(self) -> None:
         from expert_iteration.collector import Collector
         from expert_iteration.engine import Engine
 
-        limit = config.wait_limit
-        self._engine = Engine(config.model, config.placement, config.seed, limit)
-        self._collector = Collector(
-            config,
-            self._engine,
-            load_tokenizer(config.model),
-            RemoteArchive(archive, limit),
-            RemoteReference(references, limit) if references else None,
-        )
-
-    def ready(self) -> None:
-        """Answers as soon as the actor is up."""
+        config = self._config
+        self._engine = Engine(config.model, config.placement, config.seed, config.wait_limit)
+        tokenizer = load_tokenizer(config.model)
+        self._collector = Collector(config, self._engine, tokenizer, self._archive, self._reference)
+        self._open.callback(self._collector.close)
 
     def collect(self, tickets: Sequence[Ticket]) -> None:
         self._collector.collect(tickets)
@@ -112,12 +114,13 @@ class CollectorActor:
         self._engine.finish_update()
 
     def close(self) -> None:
-        self._collector.close()
+        """Stop generating and grading; nothing to do when `start` did not come so far."""
+        self._open.close()
 
 
 class TrainerActor:
     def __init__(self, config: RunConfig, run_dir: Path, rank: int, archive: Any, engines: list[Any]) -> None:
-        redirect_output(run_dir, f"trainer_{rank}")
+        _settle_in(run_dir, f"trainer_{rank}")
         _use_threads(config.placement.train.threads)
         self._config = config
         self._rank = rank
@@ -130,7 +133,7 @@ class TrainerActor:
             probe.bind(("", 0))
             return f"tcp://{ray.util.get_node_ip_address()}:{probe.getsockname()[1]}"
 
-    def join(self, address: str | None) -> None:
+    def start(self, address: str | None) -> None:
         """Meet the other ranks at `address` (None: there are none), then load the model."""
         from expert_iteration.trainer import Trainer
 
@@ -161,6 +164,13 @@ class TrainerActor:
 
     def load(self, folder: Path) -> None:
         self._trainer.load(folder)
+
+
+def _settle_in(run_dir: Path, name: str) -> None:
+    """Prepare the process of an actor, before anything heavy is imported."""
+    redirect_output(run_dir, name)
+    # semaphores of this context have no name, so an actor that is killed leaves none in /dev/shm
+    multiprocessing.set_start_method("fork")
 
 
 def _use_threads(count: int) -> None:

@@ -60,10 +60,10 @@ class RayWorkers:
         """
         several = len(self._trainers) > 1
         address = await self._ask(self._trainers[0].address.remote(), "trainer 0") if several else None
-        waiting = {f"trainer {i}": actor.join.remote(address) for i, actor in enumerate(self._trainers)}
-        waiting |= {f"collector {i}": actor.ready.remote() for i, actor in enumerate(self._collectors)}
-        waiting |= {f"reference {i}": actor.ready.remote() for i, actor in enumerate(self._references)}
-        waiting["buffer"] = self._archive.ready.remote()
+        waiting = {f"trainer {i}": actor.start.remote(address) for i, actor in enumerate(self._trainers)}
+        waiting |= {f"collector {i}": actor.start.remote() for i, actor in enumerate(self._collectors)}
+        waiting |= {f"reference {i}": actor.start.remote() for i, actor in enumerate(self._references)}
+        waiting["buffer"] = self._archive.start.remote()
         await asyncio.gather(*(self._ask(reference, name) for name, reference in waiting.items()))
 
     async def collect(self, tickets: Sequence[Ticket]) -> None:
