@@ -81,7 +81,10 @@ class Slots:
 
 
 class LeastReadSampler(RandomSampler):
-    """Sampling without replacement: the rows read least often come first, at random among equals.
+    """Sampling without replacement: oldest policy version first, then least read, then at random.
+
+    So the rows that would grow too old are used up before those that can wait, which is what the
+    scheduler counts on when it lets collectors run ahead.
 
     TorchRL's `SamplerWithoutReplacement` forgets what it has drawn whenever the storage grows or
     shrinks, as it always does in asynchronous training. Here the reads of each row are the only
@@ -103,10 +106,11 @@ class LeastReadSampler(RandomSampler):
         limit = int(reads.min()) + 1 if self._whole_passes else self._epochs
         usable = (reads < limit).nonzero().squeeze(1)
         shuffled = usable[torch.randperm(len(usable), generator=self._rng)]
-        return shuffled[reads[shuffled].argsort(stable=True)][:batch_size], {}
+        urgency = self._slots.versions[shuffled] * self._epochs + reads[shuffled]
+        return shuffled[urgency.argsort(stable=True)][:batch_size], {}
 
     def batches_left(self, batch_size: int) -> int:
-        """Batches until every row was read `epochs` times, if nothing is added meanwhile."""
+        """Fewest batches until every row was read `epochs` times; a synchronous run takes just these."""
         reads = self._slots.reads
         if not len(reads):
             return 0

@@ -18,7 +18,7 @@ SHARES = {
     "eval/format": "format",
 }
 BY_LEVEL = "eval/greedy/"
-FILES = ("summary.json", "metrics.jsonl", "run.log", "rollouts", "checkpoints", "wandb", "report.html")
+FILES = ("summary.json", "metrics.jsonl", "run.log", "rollouts", "checkpoints", "logs", "wandb")
 
 
 def final_report(summary: Mapping[str, Any], run_dir: Path) -> RenderableType:
