@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from safetensors.torch import load_file, save_file
@@ -27,14 +27,14 @@ class Archive:
         self._log = RolloutLog(run_dir / "rollouts")
         self._books: dict[int, Tally] = {}
 
-    def add(self, group: Group, rows: Sequence[TensorDictBase]) -> Mapping[int, str]:
-        """Take one group; say of each rollout index whether it was kept, or why not."""
-        fates = self._buffer.add(group.ticket.group_id, rows)
-        self._log.write(group, fates)
-        book = self._books.setdefault(group.ticket.iteration, Counter())
-        book.update(count(group))
-        book.update(Counter(str(fate) for fate in fates.values()))
-        return fates
+    def add(self, groups: Sequence[tuple[Group, Sequence[TensorDictBase]]]) -> None:
+        """Take groups with their rows; what selection decides goes into the log and the books."""
+        for group, rows in groups:
+            fates = self._buffer.add(group.ticket.group_id, rows)
+            self._log.write(group, fates)
+            book = self._books.setdefault(group.ticket.iteration, Counter())
+            book.update(count(group))
+            book.update(Counter(str(fate) for fate in fates.values()))
 
     def draw(self, step: int, rank: int, world_size: int) -> Sequence[TensorDictBase]:
         return self._buffer.draw(step, rank, world_size)

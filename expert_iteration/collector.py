@@ -1,9 +1,9 @@
 """Samples answers, has them judged and scored, and hands complete groups to the buffer."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from tensordict import TensorDict
 from torch import Tensor
@@ -19,11 +19,18 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 
+ScoredGroup: TypeAlias = tuple[Group, list[TensorDict]]
+"""A group, and the rows of its answers that were judged."""
+
+GATHER = 0.1
+"""Seconds for which finished groups wait for company, so that one call to the buffer carries many."""
+
+
 class GroupSink(Protocol):
     """Where finished groups go: the buffer, here or in another process."""
 
-    def add(self, group: Group, rows: list[TensorDict]) -> Mapping[int, str]:
-        """Take one group; say of each rollout index whether it was kept, or why not."""
+    def add(self, groups: Sequence[ScoredGroup]) -> None:
+        """Take groups that were not taken before."""
         ...
 
 
@@ -55,8 +62,7 @@ class Collector:
     def collect(self, tickets: Sequence[Ticket]) -> None:
         """Bring the groups of `tickets` into the buffer, each as soon as it is finished."""
         for finished in self._answers[algorithm_of(self._config).source](tickets):
-            for group, rows in self._score(self._judge(finished)):
-                self._sink.add(group, rows)
+            self._sink.add(self._score(self._judge(finished)))
 
     def answer(
         self, prompts: Sequence[Prompt], temperature: float, seed: int
@@ -108,6 +114,7 @@ class Collector:
                     f"the engine finished none of {len(waiting)} groups in {config.wait_limit:.0f} s "
                     "(wait_limit); is it out of memory, or max_tokens too large?"
                 )
+            done |= wait(waiting, timeout=GATHER).done
             bundle = [(waiting.pop(future), future.result()) for future in done]
             yield sorted(bundle, key=lambda pair: pair[0].group_id)
 
@@ -136,7 +143,7 @@ class Collector:
             Group(ticket, rollouts, tuple(next(verdicts) for _ in rollouts)) for ticket, rollouts in finished
         ]
 
-    def _score(self, groups: Sequence[Group]) -> list[tuple[Group, list[TensorDict]]]:
+    def _score(self, groups: Sequence[Group]) -> list[ScoredGroup]:
         """Rows of each group; those that may be kept carry reference log-probs when a loss reads them."""
         scored = [
             (group, group_rows(group, [fingerprint(r.text) for r in group.rollouts])) for group in groups

@@ -77,10 +77,10 @@ class FakeSink:
     def __init__(self):
         self.groups, self.rows = [], []
 
-    def add(self, group, rows):
-        self.groups.append(group)
-        self.rows += rows
-        return {}
+    def add(self, groups):
+        for group, rows in groups:
+            self.groups.append(group)
+            self.rows += rows
 
 
 def tickets(count):
@@ -167,7 +167,7 @@ def test_an_archive_counts_logs_and_remembers_what_arrived(tmp_path):
     assert restored.missing(6) == [3, 4, 5]
     assert restored.book(1) == archive.book(1)
     with pytest.raises(AssertionError, match="twice"):
-        restored.add(*group_again())
+        restored.add([group_again()])
 
 
 def group_again():

@@ -1,14 +1,14 @@
 """The other actors, as an actor sees them: the interfaces of the plain classes, with a time limit."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 import ray
 
-from expert_iteration.types import Group
-
 if TYPE_CHECKING:
     from tensordict import TensorDictBase
+
+    from expert_iteration.collector import ScoredGroup
 
 
 class RemoteArchive:
@@ -17,8 +17,8 @@ class RemoteArchive:
     def __init__(self, actor: Any, limit: float) -> None:
         self._actor, self._limit = actor, limit
 
-    def add(self, group: Group, rows: "Sequence[TensorDictBase]") -> Mapping[int, str]:
-        return cast(Mapping[int, str], _get(self._actor.add.remote(group, rows), self._limit))
+    def add(self, groups: "Sequence[ScoredGroup]") -> None:
+        _get(self._actor.add.remote(groups), self._limit)
 
     def draw(self, step: int, rank: int, world_size: int) -> "Sequence[TensorDictBase]":
         rows = _get(self._actor.draw.remote(step, rank, world_size), self._limit)

@@ -6,7 +6,7 @@ fail happens in `start`, because Ray only says of a failed `__init__` that the a
 
 import multiprocessing
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from datetime import timedelta
 from pathlib import Path
@@ -19,10 +19,12 @@ from expert_iteration.config import Device, RunConfig
 from expert_iteration.evaluation import Judged
 from expert_iteration.output import redirect_output
 from expert_iteration.tokenizer import load_tokenizer
-from expert_iteration.types import Group, Metrics, Prompt, Snapshot, Tally, Ticket
+from expert_iteration.types import Metrics, Prompt, Snapshot, Tally, Ticket
 
 if TYPE_CHECKING:
     from tensordict import TensorDictBase
+
+    from expert_iteration.collector import ScoredGroup
 
 
 class ArchiveActor:
@@ -38,8 +40,8 @@ class ArchiveActor:
         _use_threads(1)
         self._archive = Archive(self._config, self._run_dir)
 
-    def add(self, group: Group, rows: "Sequence[TensorDictBase]") -> Mapping[int, str]:
-        return self._archive.add(group, rows)
+    def add(self, groups: "Sequence[ScoredGroup]") -> None:
+        self._archive.add(groups)
 
     def draw(self, step: int, rank: int, world_size: int) -> "Sequence[TensorDictBase]":
         return self._archive.draw(step, rank, world_size)
