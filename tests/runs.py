@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -62,6 +63,8 @@ def train(
         [sys.executable, str(ROOT / "scripts" / "train.py"), *overrides, f"hydra.run.dir={folder}"],
         cwd=ROOT,
         env=os.environ | {"EI_TEST_MARK": mark, "OMP_NUM_THREADS": "1"},
+        # a shell starts its background jobs with SIGINT ignored, and children inherit that
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from expert_iteration.demo.problems import COMPUTE, Problem, worked_response
 
-FORGETS_LAST_STEP = 0.6
+FORGETS_LAST_STEP = 0.7
 """Probability that a problem of two or more steps is answered with its last but one value."""
 SLIPS = 0.20
 """Probability that one result, uniformly chosen among the steps written down, is off."""
