@@ -127,8 +127,7 @@ class RolloutBuffer:
     order of arrival, and so does not depend on timing. All randomness comes from `config.seed`.
     """
 
-    def __init__(self, config: RunConfig, first_group: int = 0) -> None:
-        """`first_group` is the lowest group id that will come."""
+    def __init__(self, config: RunConfig) -> None:
         synchronous = config.mode.max_staleness == 0
         self._epochs = config.epochs
         self._batch_size = config.batch_size
@@ -137,7 +136,7 @@ class RolloutBuffer:
         self._batches: dict[int, tuple[list[TensorDictBase], set[int]]] = {}
         """Optimizer step -> its global batch, and the ranks that have not fetched their rows."""
         self._slots = Slots()
-        self._selector = TopKRewardSelector(config.selection, config.seed, synchronous, first_group)
+        self._selector = TopKRewardSelector(config.selection, config.seed, synchronous)
         self._generator = torch.Generator().manual_seed(config.seed)
         self._replay = TensorDictReplayBuffer(
             storage=LazyStackStorage(config.buffer.capacity),

@@ -94,16 +94,14 @@ class TopKRewardSelector(Transform):
     `group_size` rows of it have come. With `in_order` the kept rows also wait for their turn: they
     leave in the order of their group ids, so that the contents of the buffer do not depend on timing.
 
-    Group ids count up from `first_group` without gaps; a group without rows is announced by `skip`.
+    Group ids count up from 0 without gaps; a group without rows is announced by `skip`.
     TorchRL's class of the same name keeps only rewards above the median of the group, so nothing when
     more than half of the answers are right, and never empties its queues, keyed by the prompt's text.
     """
 
-    def __init__(
-        self, config: SelectionConfig, seed: int, in_order: bool = False, first_group: int = 0
-    ) -> None:
+    def __init__(self, config: SelectionConfig, seed: int, in_order: bool = False) -> None:
         super().__init__()
-        self.next_group = first_group
+        self.next_group = 0
         """All groups below it were decided, and have left."""
         self.fates: dict[int, dict[int, Fate]] = {}
         """Of the groups that the last call decided: group id -> rollout index -> fate."""

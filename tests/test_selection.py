@@ -156,14 +156,14 @@ def test_five_right_answers_of_eight_are_all_kept():
 
 
 def test_in_order_the_kept_rows_wait_for_their_turn_and_empty_groups_take_theirs():
-    buffer = replay(selector := TopKRewardSelector(SelectionConfig(), seed=0, in_order=True, first_group=5))
-    buffer.extend(stack([row(7, 0, size=1)]))
-    assert selector.fates == {7: {0: Fate.KEPT}} and contents(buffer) == []
-    buffer.extend(stack([row(5, 0, size=1)]))
-    assert contents(buffer) == [(5, 0)]
-    selector.skip(6)
+    buffer = replay(selector := TopKRewardSelector(SelectionConfig(), seed=0, in_order=True))
+    buffer.extend(stack([row(2, 0, size=1)]))
+    assert selector.fates == {2: {0: Fate.KEPT}} and contents(buffer) == []
+    buffer.extend(stack([row(0, 0, size=1)]))
+    assert contents(buffer) == [(0, 0)]
+    selector.skip(1)
     buffer.extend(TensorDict(batch_size=[0]))
-    assert contents(buffer) == [(5, 0), (7, 0)] and selector.next_group == 8
+    assert contents(buffer) == [(0, 0), (2, 0)] and selector.next_group == 3
 
 
 def test_a_group_that_comes_twice_is_refused():
