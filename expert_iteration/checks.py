@@ -6,7 +6,8 @@ from typing import cast
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from expert_iteration.config import ConfigError, Device, RunConfig, Runtime, needs_reference
+from expert_iteration.config import ConfigError, Device, RunConfig, Runtime, members_of, needs_reference
+from expert_iteration.data.settings import task_problems
 
 
 def from_hydra(composed: DictConfig) -> RunConfig:
@@ -32,7 +33,13 @@ def check(config: RunConfig) -> None:
     for key, value, low in _minima(config):
         if value is not None and value < low:
             raise ConfigError(f"{key} ({value}) must be at least {low}.")
-    for problem in (*_batch_problems(config), *_mode_problems(config), *_placement_problems(config)):
+    for problem in (
+        *task_problems(config.task),
+        *_reward_problems(config),
+        *_batch_problems(config),
+        *_mode_problems(config),
+        *_placement_problems(config),
+    ):
         raise ConfigError(problem)
 
 
@@ -50,13 +57,16 @@ def _minima(config: RunConfig) -> list[tuple[str, float | None, float]]:
         ("mode.publish_every", config.mode.publish_every, 1),
         ("mode.min_buffer", config.mode.min_buffer, 1),
         ("mode.prompts_per_request", config.mode.prompts_per_request, 1),
-        ("task.limit", config.task.limit, 1),
+        *((f"{key}.limit", dataset.limit, 1) for key, _, dataset in members_of(config.task)),
         ("task.max_tokens", config.task.max_tokens, 1),
         ("sampling.temperature", config.sampling.temperature, 0),
         ("sampling.min_tokens", config.sampling.min_tokens, 0),
         ("sampling.max_tokens", config.sampling.max_tokens, 1),
         ("grading.workers", config.grading.workers, 1),
         ("grading.deadline", config.grading.deadline, 0.1),
+        ("reward.format", config.reward.format, 0),
+        ("reward.brevity", config.reward.brevity, 0),
+        ("reward.variety", config.reward.variety, 0),
         ("selection.top_k", config.selection.top_k, 1),
         ("loss.kl_coefficient", config.loss.kl_coefficient, 0),
         ("optimizer.learning_rate", config.optimizer.learning_rate, 0),
@@ -70,6 +80,17 @@ def _minima(config: RunConfig) -> list[tuple[str, float | None, float]]:
         ("eval.limit", config.eval.limit, 1),
         ("checkpoint.every", config.checkpoint.every, 0),
         ("checkpoint.keep_last", config.checkpoint.keep_last, 1),
+    ]
+
+
+def _reward_problems(config: RunConfig) -> list[str]:
+    reward = config.reward
+    total = round(reward.format + reward.brevity + reward.variety, 9)
+    if total <= 0.5:
+        return []
+    return [
+        f"reward.format + reward.brevity + reward.variety ({total:g}) exceeds 0.5: how an answer is given would "
+        "count for more than whether it is right; lower them."
     ]
 
 

@@ -6,10 +6,13 @@ wrong types against them. What no single key can tell is refused by checks.py.
 
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, OmegaConf
+
+MIXTURE = "mixture"
+"""`task.name` of several datasets at once."""
 
 
 class ConfigError(ValueError):
@@ -79,30 +82,86 @@ class ModeConfig:
 
 
 @dataclass
-class TaskConfig:
-    """Where questions come from, how they are asked and how answers are judged."""
+class PromptConfig:
+    """How a question is put to the model, and the format its answer must have."""
+
+    template: str = ""
+    """A file of expert_iteration/templates, without suffix, or the path of a text file of your own that
+    holds `{question}`. Empty only in a mixture, whose members have their own."""
+    style: str = ""
+    """Answer format the grader expects: a row of expert_iteration/grading/styles.py, or `ifeval`."""
+    chat: bool = False
+    """Put the rendered template into a turn of the tokenizer's chat template."""
+    system: str | None = None
+    """System message; needs `chat`."""
+    prefix: str = ""
+    """Text put in the mouth of the assistant: the response continues it."""
+    stop: list[str] = field(default_factory=list)
+    """Strings that end a response; they stay part of it."""
+    few_shot: str | None = None
+    """File of worked examples, `question`, `reasoning` and `gold`, shown before the question: in front of
+    the template's own question, or with `chat` as earlier turns."""
+
+
+@dataclass
+class FieldsConfig:
+    """What the fields of a row are called, for the reader `jsonl`; all but the first two may be absent."""
+
+    question: str = "question"
+    gold: str = "gold"
+    reasoning: str = "reasoning"
+    level: str = "level"
+    subject: str = "subject"
+    id: str = "id"
+
+
+@dataclass
+class DatasetConfig:
+    """Where questions come from and how they are asked."""
 
     name: str = MISSING
+    """A reader of expert_iteration/data/readers.py."""
     path: str | None = None
-    """Folder with the JSONL files; null: the hub."""
+    """Folder of JSONL, CSV or Parquet files, or one such file with all rows; null: the hub."""
     hub_id: str | None = None
     hub_config: str | None = None
     hub_revision: str | None = None
+    """Commit on the hub; without one the rows may change from run to run."""
     train: str = "train"
-    """Split on the hub, or file name without suffix under `path`."""
-    evaluation: str = "test"
+    """Split on the hub, or file name under `path`, with or without suffix."""
+    evaluation: str | None = "test"
+    """Likewise. null, or a `path` that is one file: `held_out` of the training rows take its place."""
+    held_out: float = 0.1
+    """Share of the training rows that a hash of the question keeps for evaluation, whatever the seed."""
     limit: int | None = None
     """Use only the first rows of the training set."""
-    template: str = MISSING
-    """A file of expert_iteration/templates, without suffix."""
-    chat: bool = False
-    """Wrap the rendered template in the tokenizer's chat template."""
-    prefix: str = ""
-    """Text put in the mouth of the assistant: the response continues it."""
-    style: str = MISSING
-    """Answer format the grader expects: r1_zero, boxed, gsm8k or answer_tag."""
-    stop: list[str] = field(default_factory=list)
     max_tokens: int = MISSING
+    """Longest response, in tokens; the default of sampling.max_tokens. Members leave it to the mixture."""
+    weight: float = 1.0
+    """Share of this dataset in a mixture, relative to the other members."""
+    fields: FieldsConfig = field(default_factory=FieldsConfig)
+    prompt: PromptConfig = field(default_factory=PromptConfig)
+
+
+@dataclass
+class TaskConfig(DatasetConfig):
+    """One dataset, or with `name: mixture` several."""
+
+    members: dict[str, DatasetConfig] = field(default_factory=dict)
+    """Of a mixture, by name. Each has its own rows and prompt; eval.limit counts for each."""
+
+
+class OnBadRow(Enum):
+    drop = "drop"
+    fail = "fail"
+
+
+@dataclass
+class DataConfig:
+    """What happens to rows that cannot be used."""
+
+    on_bad_row: OnBadRow = OnBadRow.drop
+    """`drop` lists bad rows in the data report and goes on; `fail` stops before any model is loaded."""
 
 
 @dataclass
@@ -126,6 +185,21 @@ class GradingConfig:
     """Killable math-verify processes per collector; started when the first answer needs them."""
     deadline: float = 5.0
     """Seconds before a verdict is `timeout`."""
+
+
+@dataclass
+class RewardConfig:
+    """Shares of the reward that do not depend on the answer; grading/shaping.py has the formula.
+
+    Their sum is at most 0.5, so that every correct answer beats every wrong one.
+    """
+
+    format: float = 0.0
+    """For the format that the prompt asks for."""
+    brevity: float = 0.0
+    """For the part of sampling.max_tokens that was not used."""
+    variety: float = 0.0
+    """For the share of runs of tokens that are said once only."""
 
 
 @dataclass
@@ -265,9 +339,11 @@ class RunConfig:
     """Seconds that a stage may be silent before the run stops and names it."""
     mode: ModeConfig = field(default_factory=ModeConfig)
     task: TaskConfig = field(default_factory=TaskConfig)
+    data: DataConfig = field(default_factory=DataConfig)
     algorithm: AlgorithmConfig = field(default_factory=AlgorithmConfig)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     grading: GradingConfig = field(default_factory=GradingConfig)
+    reward: RewardConfig = field(default_factory=RewardConfig)
     selection: SelectionConfig = field(default_factory=SelectionConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
@@ -287,6 +363,22 @@ def register_schema() -> None:
 def to_plain(config: RunConfig) -> dict[str, Any]:
     """The configuration as plain values, enums by name: for logs and checkpoints."""
     return cast(dict[str, Any], OmegaConf.to_container(OmegaConf.structured(config), enum_to_str=True))
+
+
+class Member(NamedTuple):
+    """One dataset of a task."""
+
+    key: str
+    """Of its section: `task`, or `task.members.NAME`."""
+    name: str
+    dataset: DatasetConfig
+
+
+def members_of(task: TaskConfig) -> list[Member]:
+    """The datasets of a task: itself, or the members of a mixture."""
+    if task.name == MIXTURE:
+        return [Member(f"task.members.{name}", name, dataset) for name, dataset in task.members.items()]
+    return [Member("task", task.name, task)]
 
 
 def needs_reference(config: RunConfig) -> bool:

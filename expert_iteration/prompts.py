@@ -1,42 +1,24 @@
-"""Datasets to prompts: rows are read, rendered with the template, tokenised and put in order."""
+"""Checked rows to prompts: rendered, tokenised, and put in the order in which a run visits them."""
 
+import hashlib
 import json
-import random
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import astuple, dataclass, field, replace
+from itertools import compress
+from typing import TYPE_CHECKING, cast
 
-from expert_iteration.config import ConfigError, RunConfig, TaskConfig
-from expert_iteration.demo import problems
-from expert_iteration.grading.styles import last_boxed
+from expert_iteration.config import ConfigError, RunConfig
+from expert_iteration.data.loading import Part, first_of, read_task
+from expert_iteration.data.order import Deal, Passes
+from expert_iteration.data.readers import Example
+from expert_iteration.data.rendering import Renderer
+from expert_iteration.data.report import DataReport, PartReport
+from expert_iteration.data.sources import EVALUATION
 from expert_iteration.types import Prompt, Tally, Ticket
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
-
-TEMPLATES = Path(__file__).parent / "templates"
-DEMO_TRAINING_SET = 8192
-DEMO_HELD_OUT = 400
-
-DEMONSTRATIONS = {
-    "r1_zero": " {reasoning} </think> <answer> {gold} </answer>",
-    "answer_tag": "{reasoning} <answer> {gold} </answer>",
-    "boxed": "{reasoning}\nThe answer is \\boxed{{{gold}}}.",
-    "gsm8k": "{reasoning}\n#### {gold}",
-}
-"""How a worked solution is written in each answer style."""
-
-
-@dataclass(frozen=True)
-class Example:
-    """One row of a dataset, whatever its field names were."""
-
-    question: str
-    gold: str
-    reasoning: str
-    level: str = ""
 
 
 @dataclass(frozen=True)
@@ -47,6 +29,10 @@ class PromptSet:
     rows: int
     too_long: int
     """Prompts that leave no room for `sampling.max_tokens` in `model.max_length`."""
+    dropped: int = 0
+    """Rows that cannot be used."""
+    weights: Mapping[str, float] = field(default_factory=dict)
+    """In a mixture, how often each task is visited relative to the others."""
 
     def __len__(self) -> int:
         return len(self.prompts)
@@ -58,39 +44,46 @@ class Data:
 
     train: PromptSet
     held_out: PromptSet
+    report: DataReport
+    hash: str
+    """sha256 over the rows of both splits that became prompts, in order: equal for equal data."""
 
     @property
     def left_out(self) -> Tally:
         """What never became a prompt, for the books of the run."""
         return Counter(
             train_rows=self.train.rows,
+            train_rows_dropped=self.train.dropped,
             train_prompts_too_long=self.train.too_long,
             evaluation_rows=self.held_out.rows,
+            evaluation_rows_dropped=self.held_out.dropped,
             evaluation_prompts_too_long=self.held_out.too_long,
         )
 
 
 class PromptOrder:
-    """Which prompt each visit of a run draws: shuffled passes, a function of (seed, visit) alone.
+    """Which prompt each visit of a run draws: a function of (seed, visit) alone.
 
-    Visit `group_id` belongs to pass `group_id // len(prompts)`; within a pass every prompt comes
-    once. So a cursor is one number, and a resumed run draws what the straight one would have.
+    One dataset is gone through in shuffled passes: visit `group_id` belongs to pass
+    `group_id // len(prompts)`, and within a pass every prompt comes once. In a mixture visits are dealt to
+    the members first (`Deal`), and each member goes through passes of its own. So a cursor is one number,
+    and a resumed run draws what the straight one would have.
     """
 
     def __init__(self, prompts: PromptSet, groups_per_iteration: int, seed: int) -> None:
-        self._prompts = prompts.prompts
         self._groups_per_iteration = groups_per_iteration
-        self._seed = seed
-        self._pass_number = -1
-        self._order: list[int] = []
+        by_task: dict[str, list[Prompt]] = defaultdict(list)
+        for prompt in prompts.prompts:
+            by_task[prompt.task].append(prompt)
+        self._members = list(by_task.values())
+        # a run of one dataset draws the order it would draw if there were no mixtures
+        seeds = [f"{seed}/{name}" if prompts.weights else f"{seed}" for name in by_task]
+        self._deal = Deal([prompts.weights.get(name, 1.0) for name in by_task])
+        self._passes = [Passes(len(own), text) for own, text in zip(self._members, seeds, strict=True)]
 
     def ticket(self, group_id: int) -> Ticket:
-        pass_number, position = divmod(group_id, len(self._prompts))
-        if pass_number != self._pass_number:
-            self._order = list(range(len(self._prompts)))
-            random.Random(f"{self._seed}/{pass_number}").shuffle(self._order)
-            self._pass_number = pass_number
-        prompt = self._prompts[self._order[position]]
+        member, visit = self._deal.turn(group_id)
+        prompt = self._members[member][self._passes[member].position(visit)]
         return Ticket(group_id, group_id // self._groups_per_iteration + 1, prompt)
 
 
@@ -98,184 +91,104 @@ def load_data(config: RunConfig, tokenizer: "PreTrainedTokenizerFast") -> Data:
     """Both splits of the task.
 
     Raises:
-        ConfigError: data or template is missing, a row lacks a field, nothing is left to ask, or a
-            training question is also in the evaluation set.
+        ConfigError: data or template is missing, rows are bad and that is not allowed, nothing is left to
+            ask, or a training question is also in the evaluation set.
     """
-    data = Data(
-        load_prompts(config, tokenizer, "train", config.task.limit),
-        load_prompts(config, tokenizer, "evaluation", config.eval.limit),
-    )
-    for name, prompts in (("training", data.train), ("evaluation", data.held_out)):
-        if not prompts.prompts:
-            raise ConfigError(
-                f"no {name} prompt is left of {prompts.rows} rows ({prompts.too_long} are too long for "
-                "model.max_length less sampling.max_tokens); raise the one or lower the other."
-            )
-    held_out = {prompt.question for prompt in data.held_out.prompts}
-    leaked = [prompt.id for prompt in data.train.prompts if prompt.question in held_out]
-    if leaked:
-        raise ConfigError(
-            f"{len(leaked)} training questions are also in the evaluation set (rows {leaked[:5]} of the "
-            "training set, counted from 0); remove them from one of the two."
-        )
-    return data
+    parts = read_task(config)
+    train = [*_render_all(config, parts.train, tokenizer, limit=None)]
+    held_out = [*_render_all(config, parts.evaluation, tokenizer, config.eval.limit)]
+    for rendered in (*([one] for one in train), held_out):
+        if not any(one.prompts for one in rendered):
+            raise ConfigError(_nothing_left(config, rendered))
+    report = DataReport([PartReport(one.part, len(one.prompts), one.too_long) for one in (*train, *held_out)])
+    return Data(_joined(train), _joined(held_out), report, _hash((*train, *held_out)))
 
 
-def load_prompts(
-    config: RunConfig, tokenizer: "PreTrainedTokenizerFast", split: str, limit: int | None
-) -> PromptSet:
-    """The first `limit` rows of `split` ("train" or "evaluation") as prompts.
+@dataclass(frozen=True)
+class _Rendered:
+    """The prompts of one part, and the examples that they ask, one each."""
 
-    Raises:
-        ConfigError: the data or the template is missing, or a row lacks a field.
-    """
-    render = Renderer(config.task, tokenizer)
+    part: Part
+    prompts: tuple[Prompt, ...]
+    examples: tuple[Example, ...]
+    too_long: int
+
+
+def _render_all(
+    config: RunConfig, parts: Iterable[Part], tokenizer: "PreTrainedTokenizerFast", limit: int | None
+) -> Iterator[_Rendered]:
+    """Prompts of the first `limit` examples of each part; prompt ids count on over the parts."""
     room = config.model.max_length - config.sampling.max_tokens
-    prompts, rows, too_long = [], 0, 0
-    for row_number, example in enumerate(_examples(config, split)):
-        if row_number == limit:
-            break
-        rows += 1
-        text = render.prompt(example.question)
-        token_ids = tuple(tokenizer.encode(text, add_special_tokens=False))
-        if len(token_ids) > room:
-            too_long += 1
-            continue
-        demonstration = render.demonstration(example)
-        prompts.append(
-            Prompt(row_number, example.question, example.gold, text, token_ids, example.level, demonstration)
+    first_id = 0
+    for part in parts:
+        examples = part.examples[:limit]
+        prompts = _render(part, examples, tokenizer, first_id)
+        fits = [len(prompt.token_ids) <= room for prompt in prompts]
+        yield _Rendered(
+            part, tuple(compress(prompts, fits)), tuple(compress(examples, fits)), fits.count(False)
         )
-    return PromptSet(tuple(prompts), rows, too_long)
+        first_id += part.numbers
 
 
-class Renderer:
-    """Puts a question into the task's template."""
-
-    def __init__(self, task: TaskConfig, tokenizer: "PreTrainedTokenizerFast") -> None:
-        path = TEMPLATES / f"{task.template}.txt"
-        if not path.is_file():
-            known = ", ".join(sorted(file.stem for file in TEMPLATES.glob("*.txt")))
-            raise ConfigError(f"task.template ({task.template}) is not one of {known}.")
-        if task.chat and not tokenizer.chat_template:
-            raise ConfigError(
-                "task.chat is true, but the tokenizer has no chat template; set task.chat=false."
-            )
-        self._template = path.read_text(encoding="utf-8")
-        self._task = task
-        self._tokenizer = tokenizer
-
-    def prompt(self, question: str) -> str:
-        # str.replace, not str.format: questions and templates are full of braces
-        text = self._template.replace("{question}", question)
-        if self._task.chat:
-            turns = [{"role": "user", "content": text}]
-            text = str(self._tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
-        return text + self._task.prefix
-
-    def demonstration(self, example: Example) -> str:
-        return DEMONSTRATIONS[self._task.style].format(reasoning=example.reasoning, gold=example.gold)
-
-
-def _examples(config: RunConfig, split: str) -> Iterator[Example]:
-    task = config.task
-    if task.name not in READERS:
-        raise ConfigError(f"task.name ({task.name}) is not one of {', '.join(READERS)}.")
-    return READERS[task.name](config, split)
-
-
-def _demo(config: RunConfig, split: str) -> Iterator[Example]:
-    if split == "train":
-        drawn: Iterable[problems.Problem] = problems.train(
-            config.task.limit or DEMO_TRAINING_SET, config.seed
+def _render(
+    part: Part, examples: Sequence[Example], tokenizer: "PreTrainedTokenizerFast", first_id: int
+) -> list[Prompt]:
+    renderer, asked = Renderer(part.member, tokenizer), part.member.dataset.prompt
+    texts = [renderer.prompt(example.question) for example in examples]
+    token_ids = _encoded(tokenizer, texts)
+    return [
+        Prompt(
+            first_id + example.number,
+            example.question,
+            example.gold,
+            text,
+            tuple(ids),
+            style=asked.style,
+            task=part.member.name,
+            stop=tuple(asked.stop),
+            level=example.level,
+            subject=example.subject,
+            demonstration=renderer.response(example, text),
         )
-    else:
-        drawn = problems.held_out(DEMO_HELD_OUT)
-    for problem in drawn:
-        steps = "; ".join(problem.steps)
-        yield Example(problem.question, str(problem.answer), steps, f"{problem.difficulty}_steps")
+        for example, text, ids in zip(examples, texts, token_ids, strict=True)
+    ]
 
 
-def _gsm8k(config: RunConfig, split: str) -> Iterator[Example]:
-    for place, row in _rows(config.task, split):
-        reasoning, mark, gold = _field(row, "answer", place).rpartition("####")
-        if not mark:
-            raise ConfigError(
-                f"{place}: the answer has no '####'; every GSM8K answer ends in '#### <number>'."
-            )
-        question = _field(row, "question", place)
-        yield Example(question, gold.strip().replace(",", ""), _without_calculator(reasoning.strip()))
+def _encoded(tokenizer: "PreTrainedTokenizerFast", texts: list[str]) -> list[list[int]]:
+    if not texts:
+        return []
+    batch = tokenizer(texts, add_special_tokens=False, return_attention_mask=False, verbose=False)
+    return cast(list[list[int]], batch["input_ids"])
 
 
-def _math(config: RunConfig, split: str) -> Iterator[Example]:
-    for place, row in _rows(config.task, split):
-        solution = _field(row, "solution", place)
-        gold = row.get("answer") or last_boxed(solution)
-        if not gold:
-            raise ConfigError(f"{place}: neither an answer nor a \\boxed{{}} in the solution.")
-        level = str(row.get("level", "")).removeprefix("Level ")
-        yield Example(_field(row, "problem", place), str(gold), solution, f"level_{level}" if level else "")
-
-
-READERS: dict[str, Callable[[RunConfig, str], Iterator[Example]]] = {
-    "demo": _demo,
-    "gsm8k": _gsm8k,
-    "math": _math,
-}
-
-
-def _without_calculator(reasoning: str) -> str:
-    """GSM8K's solutions carry `<<48/2=24>>` marks for a calculator; people do not write them."""
-    kept = [part.rpartition(">>")[2] for part in reasoning.split("<<")]
-    return "".join(kept)
-
-
-def _field(row: Mapping[str, Any], name: str, place: str) -> str:
-    value = row.get(name)
-    if not isinstance(value, str) or not value.strip():
-        raise ConfigError(f"{place}: field {name!r} is {value!r}, not a text; mend or remove the row.")
-    return value
-
-
-def _rows(task: TaskConfig, split: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """(where it stands, row) from a local JSONL file or from the hub."""
-    name = task.train if split == "train" else task.evaluation
-    if task.path is not None:
-        return _local_rows(_find_file(Path(task.path), name))
-    return _hub_rows(task, name)
-
-
-def _find_file(folder: Path, name: str) -> Path:
-    """`name`.jsonl, or the one file whose name starts so (train4500.jsonl is the `train` of MATH)."""
-    exact = folder / f"{name}.jsonl"
-    found = [exact] if exact.is_file() else sorted(folder.glob(f"{name}*.jsonl"))
-    if len(found) == 1:
-        return found[0]
-    there = ", ".join(sorted(path.stem for path in folder.glob("*.jsonl"))) or "no JSONL file"
-    raise ConfigError(
-        f"task.path ({folder}) has {len(found)} files for {name}*.jsonl of: {there}; name them with "
-        "task.train and task.evaluation."
+def _joined(rendered: Sequence[_Rendered]) -> PromptSet:
+    members = [one.part.member for one in rendered]
+    return PromptSet(
+        tuple(prompt for one in rendered for prompt in one.prompts),
+        rows=sum(one.part.rows for one in rendered),
+        too_long=sum(one.too_long for one in rendered),
+        dropped=sum(len(one.part.dropped) for one in rendered),
+        weights={name: dataset.weight for _, name, dataset in members} if len(members) > 1 else {},
     )
 
 
-def _local_rows(file: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    with file.open(encoding="utf-8-sig") as lines:
-        for number, line in enumerate(lines, start=1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise ConfigError(
-                    f"{file}:{number}: not JSON ({error.msg}); mend or remove the row."
-                ) from error
-            yield f"{file}:{number}", row
+def _hash(rendered: Iterable[_Rendered]) -> str:
+    digest = hashlib.sha256()
+    for one in rendered:
+        for example in one.examples:
+            row = [one.part.split, one.part.member.name, *astuple(replace(example, place=""))]
+            digest.update(json.dumps(row).encode() + b"\n")
+    return digest.hexdigest()
 
 
-def _hub_rows(task: TaskConfig, split: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    if task.hub_id is None:
-        raise ConfigError(f"task.name ({task.name}) needs task.path or task.hub_id.")
-    from datasets import load_dataset
-
-    rows = load_dataset(task.hub_id, task.hub_config, split=split, revision=task.hub_revision)
-    for number, row in enumerate(rows):
-        yield f"{task.hub_id}[{split}]:{number}", row
+def _nothing_left(config: RunConfig, rendered: Sequence[_Rendered]) -> str:
+    whole, part = _joined(rendered), rendered[0].part
+    dropped = [row.text for one in rendered for row in one.part.dropped]
+    found = f", {len(dropped)} cannot be used ({first_of(dropped)})" if dropped else ""
+    share = f", or raise {part.member.key}.held_out ({part.member.dataset.held_out:g})"
+    return (
+        f"no {part.split} prompt is left of {part.source} ({part.member.key}): {whole.rows} rows{found}, "
+        f"{whole.too_long} prompts are longer than model.max_length ({config.model.max_length}) less "
+        f"sampling.max_tokens ({config.sampling.max_tokens}). Mend the rows, raise the one, lower the other"
+        f"{share if part.split == EVALUATION else ''}."
+    )

@@ -5,7 +5,8 @@ written as JSON and be compared in a test.
 """
 
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TypeAlias
 
@@ -21,14 +22,22 @@ class Prompt:
     """One question, ready to be sent to an engine."""
 
     id: int
-    """Row number in its dataset: the same in every run on the same data."""
+    """Row number in its dataset: the same in every run on the same data. In a mixture, counted on."""
     question: str
     gold: str
     text: str
     """The rendered template, whose tokens are `token_ids`."""
     token_ids: tuple[int, ...]
+    style: str
+    """Answer format that the grader expects."""
+    task: str = ""
+    """Dataset it came from; breaks the evaluation of a mixture down."""
+    stop: tuple[str, ...] = ()
+    """Strings that end a response; they stay part of it."""
     level: str = ""
     """Difficulty used to break evaluations down; empty when the dataset has none."""
+    subject: str = ""
+    """Likewise, the field of the question."""
     demonstration: str | None = None
     """A worked response in the format of the task, for supervised fine-tuning."""
 
@@ -87,6 +96,10 @@ class Verdict:
     reason: str
     format_reward: float = 0.0
     """1 when the response has the format that the task asks for."""
+    partial: float = 0.0
+    """Credit in [0, 1) of an answer that is not correct: the share of IFEval's instructions it meets."""
+    counts: Mapping[str, int] = field(default_factory=dict)
+    """What the style counts besides: IFEval's instructions, and how many are met strictly and loosely."""
 
     @property
     def success(self) -> bool:
@@ -97,18 +110,20 @@ class Verdict:
         return self.outcome in (Outcome.TIMEOUT, Outcome.ERROR)
 
     @property
-    def reward(self) -> float:
-        """Answer reward: 1 for a correct answer, else 0."""
-        return float(self.success)
+    def answer_reward(self) -> float:
+        """1 for a correct answer, else its partial credit."""
+        return 1.0 if self.success else self.partial
 
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """The graded answers of one visit. `verdicts[i]` judges `rollouts[i]`."""
+    """The graded answers of one visit. `verdicts[i]` judges `rollouts[i]`, which earns `rewards[i]`."""
 
     ticket: Ticket
     rollouts: tuple[Rollout, ...]
     verdicts: tuple[Verdict, ...]
+    rewards: tuple[float, ...]
+    """Shaped rewards in [0, 1]; success decides what may be kept, they decide what is preferred."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,8 +131,7 @@ class Snapshot:
     """What the driver sees of the buffer: counts, no tensors."""
 
     totals: Tally
-    """Counts since the run began: groups, rollouts, tokens, correct, formatted, abstained, truncated,
-    and the fates of selection."""
+    """Counts since the run began: those of books.py, and the fates of selection."""
     live: int
     """Samples held now."""
     uses_left: int

@@ -51,11 +51,12 @@ def test_every_option_of_every_group_composes(group):
 
 @pytest.mark.parametrize("mode", options("mode"))
 def test_modes_tasks_algorithms_and_selections_combine(mode):
+    names = {task: composed(f"task={task}").task.name for task in options("task")}
     for task, algorithm, selection in product(options("task"), options("algorithm"), options("selection")):
         config = on_this_machine(
             f"mode={mode}", f"task={task}", f"algorithm={algorithm}", f"selection={selection}"
         )
-        assert (config.task.name, config.algorithm.name) == (task, algorithm)
+        assert (config.task.name, config.algorithm.name) == (names[task], algorithm)
         laws_of(config)
 
 
@@ -86,6 +87,19 @@ def test_a_selection_named_on_the_command_line_wins_over_the_algorithm():
         (["placement=one_gpu", "placement.train.devices=2"], ["placement.train.devices (2)", "split"]),
         (["placement=split", "placement.infer.replicas=4096"], ["GPUs", "4096 x 1", "placement=cpu"]),
         (["algorithm.name=magic"], ["algorithm.name (magic)", "expert_iteration"]),
+        (["task.name=quiz"], ["task.name (quiz)", "gsm8k"]),
+        (["task.name=mixture"], ["task.name (mixture)", "task.members (none)"]),
+        (["task=gsm8k_math", "task.name=gsm8k"], ["task.members (gsm8k, math)", "'mixture'"]),
+        (["task=gsm8k_math", "task.path=data"], ["task.path", "task.members.gsm8k.path"]),
+        (["task=gsm8k_math", "task.limit=9"], ["task.limit", "task.members.gsm8k.limit"]),
+        (["task=gsm8k_math", "task.members.math.weight=0"], ["task.members.math.weight (0)", "above 0"]),
+        (["task=gsm8k_math", "task.members.math.limit=0"], ["task.members.math.limit (0)", "at least 1"]),
+        (["task=gsm8k", "task.held_out=1"], ["task.held_out (1)", "between 0 and 1"]),
+        (["task.prompt.style=poem"], ["task.prompt.style (poem)", "r1_zero", "ifeval"]),
+        (["task.prompt.template=''"], ["task.prompt.template is empty", "task/prompt=r1_zero"]),
+        (["task=gsm8k", "task.prompt.system=Hello"], ["task.prompt.system", "task.prompt.chat=true"]),
+        (["task.prompt.stop=['']"], ["task.prompt.stop", "empty string"]),
+        (["task=ifeval", "task.prompt.few_shot=a.jsonl"], ["task.prompt.few_shot", "ifeval"]),
     ],
 )
 def test_what_cannot_work_is_refused_with_keys_and_remedy(overrides, words):

@@ -9,9 +9,10 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "expert_iteration"
 LAYERS = [
-    "config types scheduler",
-    "checks demo grading books output",
-    "prompts tokenizer losses batching weights segment_trees",
+    "config types scheduler confinement",
+    "demo grading books output",
+    "data",
+    "checks prompts tokenizer losses batching weights segment_trees",
     "selection algorithms model checkpoint reporting weight_receiver vllm_start",
     "buffer engine learner reference evaluation",
     "archive",
@@ -68,6 +69,7 @@ def test_ray_and_vllm_stay_in_their_rooms(file):
     ("module", "absent"),
     [
         ("launch", ["torch", "ray", "vllm", "transformers", "tensordict", "wandb"]),
+        ("data.loading", ["torch", "datasets", "transformers", "math_verify"]),
         ("grading", ["torch", "math_verify", "vllm"]),
         ("scheduler", ["torch"]),
         ("training", ["torchrl", "vllm"]),
