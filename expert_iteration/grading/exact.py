@@ -9,53 +9,24 @@ import re
 from dataclasses import dataclass
 from fractions import Fraction
 
-from expert_iteration.grading.units import PERCENT, unit_name
+from expert_iteration.grading.spelling import normal
+from expert_iteration.grading.units import PERCENT, agree, unit_name
 
-_CHARACTERS = str.maketrans(
-    {
-        "\N{MINUS SIGN}": "-",
-        "\N{NO-BREAK SPACE}": " ",
-        "\N{GREEK SMALL LETTER PI}": r"\pi ",
-        "\N{INFINITY}": r"\infty ",
-        "\N{DEGREE SIGN}": r"^\circ",
-        "\N{SUPERSCRIPT TWO}": "^2",
-        "\N{SUPERSCRIPT THREE}": "^3",
-        "\N{VULGAR FRACTION ONE HALF}": r"\frac{1}{2}",
-        "\N{VULGAR FRACTION ONE QUARTER}": r"\frac{1}{4}",
-        "\N{VULGAR FRACTION THREE QUARTERS}": r"\frac{3}{4}",
-        **{chr(0xFF01 + offset): chr(0x21 + offset) for offset in range(94)},
-    }
-)
-_REWRITES = [
-    (re.compile(pattern), replacement)
-    for pattern, replacement in (
-        (r"\s+", " "),
-        (r"(?<!\\)\\!\s*", ""),
-        (r"(?<!\\)\\[,;: ]|~|\\q?quad(?![A-Za-z])", " "),
-        (r"\\(?:left|right|displaystyle)(?![A-Za-z])", ""),
-        (r"\\[dtc]frac(?![A-Za-z])", r"\\frac"),
-        (r"\\frac\s*(\d)(?=\s*[\d{])", r"\\frac{\1}"),
-        (r"(\\frac\s*\{[^{}]*\})\s*(\d)", r"\1{\2}"),
-        (r"\{,\}", ","),
-        (r"\\math(?:rm|bf|it)\s*\{\s*([A-Za-z])\s*\}", r"\1"),
-        (r"\\(?:mbox|textbf|textit|textrm|textnormal|mathrm|mathbf)\s*\{", r"\\text{"),
-        (r"\\text\s*\{\s*([^{}]*?)\s*\}", r"\\text{\1}"),
-        (r"([_^])\s*\{\s*(\w|\\circ)\s*\}", r"\1\2"),
-        (r" +", " "),
-        # A space stays between letters or digits, and in "1, 234", which is a list and no thousand.
-        (r" (?![0-9A-Za-z])|(?<![0-9A-Za-z,]) |(?<=,) (?!\d{3}(?!\d))", ""),
-    )
-]
-_MATH_MODE = (("$$", "$$"), ("$", "$"), (r"\(", r"\)"), (r"\[", r"\]"))
+__all__ = ["Quantity", "normal", "number", "quantity", "same"]
+
 _PLAIN_NUMBER = re.compile(r"-?\d+", re.ASCII)
-_DECIMAL = re.compile(r"[-+]?(?:(?:[1-9]\d{0,2}(?:,\d{3})+|\d+)(?:\.\d*)?|\.\d+)", re.ASCII)
+_DECIMAL = re.compile(r"[-+]?(?:(?:[1-9]\d{0,2}(?:(?:,\d{3})+|(?: \d{3})+)|\d+)(?:\.\d*)?|\.\d+)", re.ASCII)
 _FRACTION = re.compile(r"([-+]?)\\frac\{([-+]?\d+)\}\{([-+]?\d+)\}|([-+]?\d+)/(\d+)", re.ASCII)
 _MIXED = re.compile(r"([-+]?)(\d+)(?:\\frac\{(\d+)\}\{(\d+)\}| (\d+)/(\d+))", re.ASCII)
-_LITERAL = re.compile(r"[-+]?\d[\dA-Z.]*_(?:\w|\{\w+\})|\d+(?::\d+)+", re.ASCII)
+_REPEATING = re.compile(r"([-+]?)(\d*)\.(\d*)\\(?:overline|bar)\{(\d+)\}", re.ASCII)
+_SCALED = re.compile(r"(.*\d) ?(?:\\text\{)?(hundred|thousand|million|billion|trillion)\}?")
+_SCALES = {"hundred": 10**2, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
+LITERAL = re.compile(r"[-+]?\d[\dA-Z.]*_(?:\w|\{\w+\})|\d+(?::\d+)+", re.ASCII)
 """A number in a base, a clock time or a ratio: equal only when written alike."""
-_WORDS = re.compile(r"\\text\{[^{}]+\}|[A-Za-z]{4,}(?: [A-Za-z]+)*")
+_WORDS = re.compile(r"\\text\{[^{}]+\}|\(?[A-Za-z]{4,}(?: [A-Za-z]+)*\)?")
 _TEXT = re.compile(r"\\text\{([^{}]*)\}")
 _IN_PARENTHESES = re.compile(r"\(([^(),]*)\)")
+_PUNCTUATION = re.compile(r"[ .,;:'\"()!]|(?<=[a-z])-(?=[a-z])")
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,23 +35,13 @@ class Quantity:
 
     body: str
     unit: str
-    """Canonical name, as in units.py; empty when there is none."""
-
-
-def normal(text: str) -> str:
-    """One spelling for texts that differ in typesetting only."""
-    if _PLAIN_NUMBER.fullmatch(text):
-        return text
-    text = _without_math_mode(text.translate(_CHARACTERS).strip())
-    for pattern, replacement in _REWRITES:
-        text = pattern.sub(replacement, text)
-    return text.strip().rstrip(".").rstrip()
+    """As units.py names it; empty when there is none."""
 
 
 def number(body: str) -> Fraction | None:
     """The exact value of an integer, decimal, fraction or mixed number in normal spelling, else None."""
     if _DECIMAL.fullmatch(body):
-        return Fraction(body.replace(",", ""))
+        return Fraction(body.replace(",", "").replace(" ", ""))
     if match := _FRACTION.fullmatch(body):
         sign, top, bottom = match[1], match[2] or match[4], match[3] or match[5]
         return _ratio(sign or "", int(top), int(bottom))
@@ -88,42 +49,54 @@ def number(body: str) -> Fraction | None:
         whole, top, bottom = int(match[2]), int(match[3] or match[5]), int(match[4] or match[6])
         # An improper fraction after a whole number reads as a product too: not certain.
         return _ratio(match[1], whole * bottom + top, bottom) if top < bottom else None
+    if match := _REPEATING.fullmatch(body):
+        fixed, repeated = match[2] + match[3], match[4]
+        nines = (10 ** len(repeated) - 1) * 10 ** len(match[3])
+        return _ratio(match[1], int(fixed + repeated) - int(fixed or "0"), nines)
+    if (match := _SCALED.fullmatch(body)) and (value := number(match[1])) is not None:
+        return value * _SCALES[match[2]]
     return None
 
 
 def quantity(text: str) -> Quantity:
     """Split a normal text in body and unit; money signs, percent and degrees are units."""
+    if _PLAIN_NUMBER.fullmatch(text):
+        return Quantity(text, "")
     body, unit = unit_name(text)
     return Quantity(body, unit)
 
 
 def same(answer: str, gold: str) -> bool | None:
     """Whether two non-empty normal texts mean the same, or None when that takes algebra to decide."""
-    if answer == gold or _plain(answer) == _plain(gold):
+    if answer == gold:
         return True
-    if _LITERAL.fullmatch(answer) or _LITERAL.fullmatch(gold):
-        return False
+    if _PLAIN_NUMBER.fullmatch(answer) and _PLAIN_NUMBER.fullmatch(gold):
+        return int(answer) == int(gold)
+    if _plain(answer) == _plain(gold):
+        return True
     if _WORDS.fullmatch(gold):
-        return _plain(answer).casefold() == _plain(gold).casefold()
+        return _letters(answer) == _letters(gold)
     return _same_quantity(quantity(answer), quantity(gold))
 
 
 def _same_quantity(answer: Quantity, gold: Quantity) -> bool | None:
-    if answer.unit and gold.unit and answer.unit != gold.unit:
-        return False
     if answer.unit != gold.unit and PERCENT in (answer.unit, gold.unit):
         percent, bare = (answer, gold) if answer.unit == PERCENT else (gold, answer)
-        return _percent_equals(percent.body, bare.body)
+        return False if bare.unit else _percent_equals(percent.body, bare.body)
+    if not agree(answer.unit, gold.unit):
+        return False
     if answer.body == gold.body:
         return True
     left, right = number(answer.body), number(gold.body)
-    return None if left is None or right is None else left == right
+    if left is None or right is None:
+        return None
+    return left == right
 
 
-def _percent_equals(percent: str, bare: str) -> bool:
+def _percent_equals(percent: str, bare: str) -> bool | None:
     left, right = number(percent), number(bare)
     if left is None or right is None:
-        return False
+        return True if percent == bare else None
     return left / 100 == right or (left == right and right > 1)
 
 
@@ -135,15 +108,13 @@ def _ratio(sign: str, top: int, bottom: int) -> Fraction | None:
 
 def _plain(text: str) -> str:
     """Text without its text commands, nor parentheses around a single thing."""
+    if "(" not in text and "\\" not in text:
+        return text
     text = _TEXT.sub(r"\1", text).strip()
     inner = _IN_PARENTHESES.fullmatch(text)
     return inner[1] if inner else text
 
 
-def _without_math_mode(text: str) -> str:
-    for opening, closing in _MATH_MODE:
-        if len(text) >= len(opening + closing) and text.startswith(opening) and text.endswith(closing):
-            inner = text[len(opening) : -len(closing)]
-            if not inner.endswith("\\"):
-                return inner
-    return text
+def _letters(text: str) -> str:
+    """What tells two words apart: no punctuation and no case."""
+    return _PUNCTUATION.sub("", _TEXT.sub(r"\1", text).casefold())

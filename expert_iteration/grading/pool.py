@@ -1,7 +1,8 @@
-"""math-verify in processes that can be killed: the only way to bound a computation like 9^9^9.
+"""Judges in processes that can be killed: the only way to bound a computation like 9^9^9.
 
-One thread per worker asks it and keeps the clock. A worker is started when an answer first needs it, and
-replaced after it was killed or died.
+A judge is a program, run as a plain script, that reads JSON lists of texts from a connection and answers
+each with one text. One thread per worker asks it and keeps the clock. A worker is started when an answer
+first needs it, and replaced after it was killed or died.
 """
 
 import json
@@ -14,50 +15,47 @@ from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from pathlib import Path
 from queue import SimpleQueue
+from typing import TypeAlias
 
-from expert_iteration.types import Outcome
+from expert_iteration.confinement import OUT_OF_MEMORY
+from expert_iteration.types import Outcome, Verdict
 
 START_LIMIT = 120.0
-"""Seconds that a worker may take to import math-verify."""
+"""Seconds that a worker may take to import what it needs."""
 
-VERIFIER = Path(__file__).with_name("verifier.py")
 _ENVIRONMENT = ("PATH", "LD_LIBRARY_PATH", "PYTHONPATH", "PYTHONHOME", "LANG")
 """All that a worker inherits: it runs on model output and gets to see no token."""
-
-_MEANING = {
-    b"correct": (Outcome.CORRECT, "math-verify"),
-    b"wrong": (Outcome.WRONG, "math-verify"),
-    b"unparsable": (Outcome.UNPARSABLE, "math-verify cannot read it"),
-    b"gold": (Outcome.ERROR, "gold: math-verify cannot read it"),
-    b"memory": (Outcome.ERROR, "out of memory"),
-}
 
 
 class WorkerStartError(RuntimeError):
     """A worker does not come up: the installation is at fault, not an answer."""
 
 
-class Pool:
-    """Compares formulas in `workers` processes, each comparison within `deadline` seconds.
+Reply: TypeAlias = str | Verdict
+"""What the program says, or a verdict that abstains: the program took too long, or died."""
 
-    `map` may be called from several threads at once; no more than `workers` comparisons run at a time.
+
+class Pool:
+    """Runs `program` in `workers` processes, each request within `deadline` seconds.
+
+    `map` may be called from several threads at once; no more than `workers` requests run at a time.
     """
 
-    def __init__(self, workers: int, deadline: float) -> None:
-        self._workers = [Worker(deadline) for _ in range(workers)]
+    def __init__(self, program: Path, workers: int, deadline: float) -> None:
+        self._workers = [Worker(program, deadline) for _ in range(workers)]
         self._idle: SimpleQueue[Worker] = SimpleQueue()
         for worker in self._workers:
             self._idle.put(worker)
         # These threads outlive every call: the kernel kills a worker when the *thread* that started it ends.
         self._threads = ThreadPoolExecutor(workers, thread_name_prefix="grading")
 
-    def map(self, pairs: Sequence[tuple[str, str]]) -> list[tuple[Outcome, str]]:
-        """Outcome and reason of each (answer, gold), in order.
+    def map(self, requests: Sequence[Sequence[str]]) -> list[Reply]:
+        """The reply to each request, in order.
 
         Raises:
-            WorkerStartError: math-verify cannot be started in a process of its own.
+            WorkerStartError: the program cannot be started in a process of its own.
         """
-        return list(self._threads.map(self._judge, pairs))
+        return list(self._threads.map(self._judge, requests))
 
     def close(self) -> None:
         """Finish what runs, then leave no process behind."""
@@ -69,18 +67,19 @@ class Pool:
         """Process ids of the workers that have been started."""
         return [worker.pid for worker in self._workers if worker.pid is not None]
 
-    def _judge(self, pair: tuple[str, str]) -> tuple[Outcome, str]:
+    def _judge(self, request: Sequence[str]) -> Reply:
         worker = self._idle.get()
         try:
-            return worker.ask(*pair)
+            return worker.ask(request)
         finally:
             self._idle.put(worker)
 
 
 class Worker:
-    """One verifier process, used by one thread at a time."""
+    """One process of `program`, used by one thread at a time."""
 
-    def __init__(self, deadline: float) -> None:
+    def __init__(self, program: Path, deadline: float) -> None:
+        self._program = program
         self._deadline = deadline
         self._process: subprocess.Popen[bytes] | None = None
         self._connection: Connection | None = None
@@ -89,18 +88,22 @@ class Worker:
     def pid(self) -> int | None:
         return None if self._process is None else self._process.pid
 
-    def ask(self, answer: str, gold: str) -> tuple[Outcome, str]:
-        """Compare one pair; the clock starts when the worker is ready."""
+    def ask(self, request: Sequence[str]) -> Reply:
+        """One request; the clock starts when the worker is ready."""
         connection = self._ready()
         try:
-            connection.send_bytes(json.dumps([answer, gold]).encode())
-            reply = connection.recv_bytes() if connection.poll(self._deadline) else None
+            connection.send_bytes(json.dumps(request).encode())
+            reply = connection.recv_bytes().decode() if connection.poll(self._deadline) else None
         except (EOFError, OSError):
             self.stop()
-            return Outcome.ERROR, "the grading worker died"
-        if reply is None or reply == b"memory":
+            return Verdict(Outcome.ERROR, "the grading worker died")
+        if reply is None:
             self.stop()
-        return (Outcome.TIMEOUT, f"over {self._deadline:g} s") if reply is None else _MEANING[reply]
+            return Verdict(Outcome.TIMEOUT, f"over {self._deadline:g} s")
+        if reply == OUT_OF_MEMORY:
+            self.stop()
+            return Verdict(Outcome.ERROR, "out of memory")
+        return reply
 
     def stop(self) -> None:
         """Kill the process, if there is one, and reap it."""
@@ -120,7 +123,14 @@ class Worker:
     def _start(self) -> Connection:
         mine, theirs = Pipe()
         channel = theirs.fileno()
-        command = [sys.executable, "-P", str(VERIFIER), str(channel), str(os.getpid()), str(self._deadline)]
+        command = [
+            sys.executable,
+            "-P",
+            str(self._program),
+            str(channel),
+            str(os.getpid()),
+            str(self._deadline),
+        ]
         inherited = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
         with theirs:
             self._process = subprocess.Popen(
@@ -146,5 +156,5 @@ class Worker:
             problem = "ended before it was ready"
         self.stop()
         raise WorkerStartError(
-            f"A grading worker {problem}; run `{sys.executable} -c 'import math_verify'` to see why."
+            f"A grading worker {problem}; run `{sys.executable} {self._program}` to see why."
         )

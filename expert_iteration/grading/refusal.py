@@ -37,13 +37,14 @@ _ENVIRONMENT = re.compile(r"\\(?:begin|end)\{[A-Za-z]+\*?\}")
 
 def refusal(text: str) -> str | None:
     """Why a normal text is not handed to math-verify, or None when it may be."""
-    if _nesting(text) > MAX_NESTING:
+    if nesting(text) > MAX_NESTING:
         return "nesting"
     bare = _ENVIRONMENT.sub("", text)
     return next((name for name, form in _FORMS if form.search(bare)), None)
 
 
-def _nesting(text: str) -> int:
+def nesting(text: str) -> int:
+    """Deepest level of brackets."""
     depth = deepest = 0
     for character in text:
         depth += (character in _OPENING) - (character in _CLOSING)

@@ -5,45 +5,22 @@ A style never falls back on another one: a response that does not follow the ask
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from functools import lru_cache
 
-RESPONSE_CAP = 64_000
-"""Characters of a response that are looked at, counted from its end, where answers are."""
-ANSWER_CAP = 400
-"""Longest answer that is judged, in characters."""
+from expert_iteration.grading.boxes import last_boxed
+from expert_iteration.grading.extraction import RESPONSE_CAP, Extraction, found, missing
+from expert_iteration.grading.free import free
 
-_BRACES = re.compile(r"(?P<box>\\f?boxed\s*\{)|(?P<open>\{)|(?P<close>\})|\\.", re.DOTALL)
+INSTRUCTION_STYLE = "ifeval"
+"""The style of a response whose gold holds instructions instead of an answer."""
+
+LENIENT_STYLE = "free"
+"""The style for judging texts that were not asked for a format."""
+
+_MARK = re.compile("####")
+_DIGIT = re.compile(r"\d")
+_MARKUP = re.compile(r"<<[^<>]*>>|<\|[a-z_]+\|>|</?s>")
 _R1_ZERO = re.compile(r"</think> <answer>(.*)</answer>\s*", re.DOTALL)
-
-
-@dataclass(frozen=True, slots=True)
-class Extraction:
-    """What a style found in a response."""
-
-    answer: str | None
-    """None when there is nothing to judge; `reason` then says why."""
-    format_reward: float
-    """1 when the response has the format of the style, whatever its answer says."""
-    reason: str
-
-
-def last_boxed(text: str) -> str | None:
-    r"""Content of the balanced ``\boxed{...}`` (or ``\fbox``) that starts last; None without one.
-
-    The innermost box of a nest wins. Escaped braces do not count, spaces before the brace do not matter.
-    """
-    starts: list[int | None] = []
-    found: tuple[int, int] | None = None
-    for token in _BRACES.finditer(text):
-        if token["box"]:
-            starts.append(token.end())
-        elif token["open"]:
-            starts.append(None)
-        elif token["close"] and starts:
-            start = starts.pop()
-            if start is not None and (found is None or start > found[0]):
-                found = (start, token.start())
-    return None if found is None else text[found[0] : found[1]]
 
 
 def extract(style: str, response: str) -> Extraction:
@@ -55,6 +32,16 @@ def extract(style: str, response: str) -> Extraction:
     return STYLES[style](response[-RESPONSE_CAP:])
 
 
+@lru_cache(maxsize=2_000)
+def extract_gold(style: str, gold: str) -> Extraction:
+    """Find the answer in a gold, which may stand in a box, after ``####`` or, for `free`, in prose."""
+    if style == LENIENT_STYLE:
+        return free(gold[-RESPONSE_CAP:])
+    if "boxed" in gold and (content := last_boxed(gold)) is not None:
+        return found(content)
+    return found(gold.rpartition("####")[2])
+
+
 def _r1_zero(response: str) -> Extraction:
     """`` </think> <answer> ... </answer>``, each tag once and nothing after; the prompt opened <think>.
 
@@ -63,24 +50,52 @@ def _r1_zero(response: str) -> Extraction:
     tags_once = all(response.count(tag) == 1 for tag in ("</think>", "<answer>", "</answer>"))
     start = response.find("</think>")
     match = _R1_ZERO.fullmatch(response, start) if tags_once else None
-    return _missing("not </think> <answer>...</answer>") if match is None else _found(_unwrapped(match[1]))
+    return missing("not </think> <answer>...</answer>") if match is None else found(_unwrapped(match[1]))
 
 
 def _boxed(response: str) -> Extraction:
     content = last_boxed(response)
-    return _missing("no \\boxed{}") if content is None else _found(content)
+    return missing("no \\boxed{}") if content is None else found(content)
 
 
 def _gsm8k(response: str) -> Extraction:
-    """The rest of the line after the last ``####``, as in the solutions of GSM8K."""
-    _, mark, rest = response.rpartition("####")
-    return _found(rest.strip(" \t").partition("\n")[0]) if mark else _missing("no ####")
+    """The rest of the line after the last ``####``, as in the solutions of GSM8K.
+
+    Or a last line ``A: 18``: so end the model solutions that were published with GSM8K. A heading such as
+    ``#### Step 2`` after the answer is passed over when another mark has a digit in its line and it has none.
+    """
+    line = _line_after(response, response.rfind("####"))
+    if line is None:
+        last = response.rstrip().rpartition("\n")[2]
+        return found(_bare(last[2:])) if last.startswith("A:") else missing("no ####")
+    if not _DIGIT.search(line):
+        earlier = (_line_after(response, mark.start()) or "" for mark in _MARK.finditer(response))
+        line = next((each for each in reversed(list(earlier)) if _DIGIT.search(each)), line)
+    return found(line)
+
+
+def _line_after(response: str, mark: int) -> str | None:
+    """The rest of the line after the ``####`` at `mark`; None without a mark."""
+    if mark < 0:
+        return None
+    end = response.find("\n", mark)
+    return _bare(response[mark + 4 : end if end >= 0 else None])
+
+
+def _bare(line: str) -> str:
+    """A line without calculator marks, as ``<<3*4=12>>12``, and without the tokens that end a text."""
+    return _MARKUP.sub("", line) if "<" in line else line
 
 
 def _answer_tag(response: str) -> Extraction:
     before, closing, _ = response.rpartition("</answer>")
     _, opening, content = before.rpartition("<answer>")
-    return _found(_unwrapped(content)) if closing and opening else _missing("no <answer>...</answer>")
+    return found(_unwrapped(content)) if closing and opening else missing("no <answer>...</answer>")
+
+
+def _instructions(response: str) -> Extraction:
+    """No answer: the instructions of IFEval are about the whole response, which ifeval.py judges."""
+    return Extraction(None, float(bool(response.strip())), "judged as a whole")
 
 
 def _unwrapped(content: str) -> str:
@@ -88,23 +103,12 @@ def _unwrapped(content: str) -> str:
     return content if boxed is None else boxed
 
 
-def _found(content: str) -> Extraction:
-    answer = content.strip()
-    if not answer:
-        return Extraction(None, 1.0, "empty answer")
-    if len(answer) > ANSWER_CAP:
-        return Extraction(None, 1.0, f"answer longer than {ANSWER_CAP} characters")
-    return Extraction(answer, 1.0, "")
-
-
-def _missing(reason: str) -> Extraction:
-    return Extraction(None, 0.0, reason)
-
-
 STYLES: dict[str, Callable[[str], Extraction]] = {
     "r1_zero": _r1_zero,
     "boxed": _boxed,
     "gsm8k": _gsm8k,
     "answer_tag": _answer_tag,
+    LENIENT_STYLE: free,
+    INSTRUCTION_STYLE: _instructions,
 }
 """Name of a style -> the function that finds the answer in the end of a response."""

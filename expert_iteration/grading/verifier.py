@@ -1,35 +1,35 @@
 r"""The program of a grading worker: math-verify in a process that may be killed at any time.
 
-Run by pool.py as a plain script, so that it imports math-verify and nothing of this package. It reads
-JSON pairs ``[answer, gold]`` from a connection and answers each with one word: correct, wrong,
-unparsable (the answer), gold (the gold does not parse) or memory.
+Run by pool.py as a plain script. It reads JSON lists of texts from a connection and answers each with one:
+
+* ``["judge", answer, gold]``: correct, wrong, unparsable (the answer) or gold (the gold does not parse);
+* ``["find", text]``: the last expression of the text that math-verify can read, empty without one.
 """
 
-import ctypes
-import json
-import logging
-import math
-import os
-import resource
-import signal
 import sys
+from collections.abc import Callable, Iterator
 from contextlib import suppress
-from multiprocessing.connection import Connection
+from itertools import groupby
 from pathlib import Path
+from re import Match
 from typing import Any
 
 from latex2sympy2_extended import NormalizationConfig
-from math_verify import LatexExtractionConfig, parse, verify
+from math_verify import ExprExtractionConfig, LatexExtractionConfig, parse, verify
+from math_verify.parser import extract_match, get_extraction_regexes
 from sympy import Eq, Expr, Rational
 
-MEMORY_BYTES = 1 << 30
+sys.path.append(str(Path(__file__).parents[2]))
+
+from expert_iteration.confinement import serve
+
+MEMORY_BYTES = 400 << 20
 ROUNDING = 12
 """Decimals that floats are compared to; math-verify's own 6 takes 3.1415927 for pi."""
 TOLERANCE = 1e-12
-PR_SET_PDEATHSIG = 1
 
 # The whole text is one formula, and no unit is dropped: the parent has taken units and boxes off.
-_LATEX = [
+_FORMULA = [
     LatexExtractionConfig(
         boxed_match_priority=-1,
         normalization_config=NormalizationConfig(
@@ -37,41 +37,68 @@ _LATEX = [
         ),
     )
 ]
+# Boxes have been looked for by the parent.
+_PROSE = get_extraction_regexes([LatexExtractionConfig(boxed_match_priority=-1), ExprExtractionConfig()])
 
 
 def main() -> None:
-    channel, parent, deadline = int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])
-    die_with(parent)
     judge("1+x", "x+1")
-    limit_resources()
-    with Connection(channel) as connection, suppress(EOFError, BrokenPipeError):
-        connection.send_bytes(b"ready")
-        while True:
-            answer, gold = json.loads(connection.recv_bytes())
-            limit_cpu(deadline)
-            connection.send_bytes(judge(answer, gold).encode())
+    find("so it is $x+1$, or 2")
+    serve(answer, MEMORY_BYTES)
+
+
+def answer(task: str, *texts: str) -> str:
+    tasks: dict[str, Callable[..., str]] = {"judge": judge, "find": find}
+    return tasks[task](*texts)
 
 
 def judge(answer: str, gold: str) -> str:
     """Compare two formulas; gold goes first, because math-verify is not symmetric."""
-    try:
-        wanted = read(gold)
-        if wanted is None:
-            return "gold"
-        given = read(answer)
-        if given is None:
-            return "unparsable"
-        equal = verify(wanted, given, float_rounding=ROUNDING, timeout_seconds=None)
-        return "correct" if equal and not contradicted(wanted, given) else "wrong"
-    except MemoryError:
-        return "memory"
+    wanted = read(gold)
+    if wanted is None:
+        return "gold"
+    given = read(answer)
+    if given is None:
+        return "unparsable"
+    equal = verify(wanted, given, float_rounding=ROUNDING, timeout_seconds=None)
+    return "correct" if equal and not contradicted(wanted, given) else "wrong"
+
+
+def find(text: str) -> str:
+    """The expression that math-verify would extract from a text, as it is written there.
+
+    Phrases such as "final answer is" come first, then what stands last.
+    """
+    readable = (match for match, target in matches(text) if extract_match(match, target)[0] is not None)
+    found = next(readable, None)
+    return "" if found is None else written(found)
+
+
+def matches(text: str) -> Iterator[tuple[Match[str], Any]]:
+    """All matches of math-verify's patterns, in the order in which it tries them."""
+    patterns = [(priority, regex, target) for rules, target in _PROSE for regex, priority in rules]
+    for _, group in groupby(sorted(patterns, key=lambda row: row[0]), key=lambda row: row[0]):
+        found = [(match, target) for _, regex, target in group for match in regex.finditer(text)]
+        yield from sorted(found, key=lambda row: (row[0].end(), -row[0].start()), reverse=True)
+
+
+def written(match: Match[str]) -> str:
+    """What a match found: formulas joined by "and" become a list, a percent sign stays."""
+    groups = {name: value for name, value in match.groupdict().items() if value}
+    formulas = [value for name, value in groups.items() if "latex" in name]
+    if not formulas:
+        formulas = [
+            "".join(groups[name] for name in groups if name.startswith(("expr", "integer", "decimal")))
+        ]
+    percent = any(name.endswith("percent") for name in groups)
+    return ", ".join(formulas) + (r"\%" if percent else "")
 
 
 def read(formula: str) -> Any | None:
     """Parse LaTeX without delimiters; math-verify needs them, and its timeouts would use SIGALRM."""
     found = parse(
-        f"${formula}$",
-        _LATEX,
+        f"${formula}$".replace("{matrix}", "{pmatrix}"),
+        _FORMULA,
         fallback_mode="no_fallback",
         extraction_mode="first_match",
         parsing_timeout=None,
@@ -115,36 +142,6 @@ def close(left: Expr, right: Expr) -> bool:
     """Relative equality, in sympy's floats: their exponents have no bounds."""
     difference, *sizes = (abs(value).evalf(30) for value in (left - right, left, right))
     return bool(difference <= TOLERANCE * max(sizes))
-
-
-def die_with(parent: int) -> None:
-    """End when the parent does, however it ends, and leave Ctrl-C to it."""
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
-        sys.exit()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
-def limit_resources() -> None:
-    """No files, no children, bounded memory; the first to go when the machine runs out of it."""
-    logging.disable(logging.CRITICAL)
-    limits = {
-        resource.RLIMIT_AS: MEMORY_BYTES,
-        resource.RLIMIT_FSIZE: 0,
-        resource.RLIMIT_CORE: 0,
-        resource.RLIMIT_NPROC: 0,
-    }
-    with suppress(OSError):
-        Path("/proc/self/oom_score_adj").write_text("1000")
-    for kind, value in limits.items():
-        resource.setrlimit(kind, (value, value))
-
-
-def limit_cpu(deadline: float) -> None:
-    """Die of CPU time soon after the deadline, even if the parent is stopped and cannot kill."""
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    allowed = math.ceil(used.ru_utime + used.ru_stime + deadline) + 1
-    resource.setrlimit(resource.RLIMIT_CPU, (allowed, resource.RLIM_INFINITY))
 
 
 if __name__ == "__main__":
