@@ -8,7 +8,7 @@ One rollout is one *row*, a TensorDict without batch dimensions. This is the sch
 | `("masks", "response")`      | bool [T]        | True on the response, sampled end of sequence included |
 | `("log_probs", "sampled")`   | float32 [T]     | log pi_old of each response token; 0 on the prompt   |
 | `("log_probs", "reference")` | float32 [T]     | log pi_ref likewise; only when a KL term is asked for |
-| `reward`, `success`          | float32, bool [1] | the verdict                                        |
+| `reward`, `success`          | float32, bool [1] | shaped reward in [0, 1], and whether it is correct  |
 | `group_id`, `group_size`     | int64 []        | the visit, and how many of its rows will arrive      |
 | `prompt_id`, `rollout_index` | int64 []        | the question, and the position in its group          |
 | `policy_version`             | int64 []        | version that sampled the first token                 |
@@ -67,7 +67,7 @@ def group_rows(group: Group, fingerprints: Sequence[int]) -> list[TensorDict]:
             {
                 **_sequence(prompt, group.rollouts[i]),
                 **shared,
-                REWARD: torch.tensor([group.verdicts[i].reward]),
+                REWARD: torch.tensor([group.rewards[i]]),
                 SUCCESS: torch.tensor([group.verdicts[i].success]),
                 ROLLOUT_INDEX: torch.tensor(group.rollouts[i].index),
                 POLICY_VERSION: torch.tensor(group.rollouts[i].version_start),

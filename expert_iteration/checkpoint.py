@@ -1,8 +1,8 @@
 """Everything a run needs to go on, in one folder that is complete or absent.
 
 `checkpoints/step_00000120/` holds `model/` (a Hugging Face folder), the trainer's and the buffer's
-parts, and `progress.json`. It is written under a temporary name and renamed when it is whole, so a
-scan of the folder, not a pointer file, says what the last checkpoint is.
+parts, `progress.json` and `provenance.json`. It is written under a temporary name and renamed when it is
+whole, so a scan of the folder, not a pointer file, says what the last checkpoint is.
 """
 
 import json
@@ -10,13 +10,22 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from expert_iteration.config import ConfigError
 from expert_iteration.scheduler import Progress
 
 STATE = "progress.json"
+PROVENANCE = "provenance.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Provenance:
+    """What the verdicts of a run rest on."""
+
+    grader_version: str
+    data_hash: str
 
 
 def checkpoint_folder(run_dir: Path, steps: int) -> Path:
@@ -24,7 +33,7 @@ def checkpoint_folder(run_dir: Path, steps: int) -> Path:
 
 
 @contextmanager
-def saving(run_dir: Path, progress: Progress, keep_last: int) -> Iterator[Path]:
+def saving(run_dir: Path, progress: Progress, provenance: Provenance, keep_last: int) -> Iterator[Path]:
     """A temporary folder that becomes the checkpoint of `progress` when the block ends well.
 
     Afterwards only the `keep_last` newest checkpoints stay.
@@ -34,7 +43,8 @@ def saving(run_dir: Path, progress: Progress, keep_last: int) -> Iterator[Path]:
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     yield temporary
-    (temporary / STATE).write_text(json.dumps(asdict(progress), indent=2), encoding="utf-8")
+    for name, values in ((STATE, progress), (PROVENANCE, provenance)):
+        (temporary / name).write_text(json.dumps(asdict(values), indent=2), encoding="utf-8")
     _flush(temporary)
     shutil.rmtree(final, ignore_errors=True)
     temporary.rename(final)
@@ -63,6 +73,35 @@ def newest(run_dir: Path) -> Path:
 def progress_of(run_dir: Path) -> Progress:
     """Where the run stood at its newest checkpoint."""
     return Progress(**json.loads((newest(run_dir) / STATE).read_text(encoding="utf-8")))
+
+
+def provenance_of(run_dir: Path) -> Provenance:
+    """What the newest checkpoint of a run rests on.
+
+    Raises:
+        ConfigError: there is no checkpoint, or it does not say.
+    """
+    path = newest(run_dir) / PROVENANCE
+    if not path.is_file():
+        raise ConfigError(
+            f"resume ({run_dir}): {path} does not exist, so nobody knows which data and which grader the "
+            "checkpoint rests on; start a new run, with model.path set to its model folder."
+        )
+    return Provenance(**json.loads(path.read_text(encoding="utf-8")))
+
+
+def refuse_other_data(run_dir: Path, data_hash: str) -> None:
+    """Let a run go on only with the data that it began with.
+
+    Raises:
+        ConfigError: the newest checkpoint rests on other data.
+    """
+    saved = provenance_of(run_dir).data_hash
+    if saved != data_hash:
+        raise ConfigError(
+            f"resume ({run_dir}): its data has the hash {saved}, but the data of this configuration has "
+            f"{data_hash}; bring back the rows and limits that it began with, or start a new run."
+        )
 
 
 def _flush(folder: Path) -> None:

@@ -12,7 +12,7 @@ from expert_iteration.algorithms import Source, algorithm_of
 from expert_iteration.batching import REFERENCE, group_rows
 from expert_iteration.config import RunConfig
 from expert_iteration.engine import Engine, Request
-from expert_iteration.grading import Grader
+from expert_iteration.grading import Grader, Response, shaped
 from expert_iteration.types import Finish, Group, Prompt, Rollout, Ticket, Verdict
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class Collector:
         self._tokenizer = tokenizer
         self._sink = sink
         self._reference = reference
-        self._grader = Grader(config.task.style, config.grading)
+        self._grader = Grader(config.grading)
         self._answers = {Source.POLICY: self._sample, Source.DATASET: self._demonstrate}
 
     def collect(self, tickets: Sequence[Ticket]) -> None:
@@ -72,7 +72,7 @@ class Collector:
         futures = self._engine.submit(requests)
         rollouts = [future.result(timeout=self._config.wait_limit)[0] for future in futures]
         verdicts = self._grader.grade(
-            [(rollout.text, prompt.gold) for rollout, prompt in zip(rollouts, prompts, strict=True)]
+            [response_of(prompt, rollout) for rollout, prompt in zip(rollouts, prompts, strict=True)]
         )
         return list(zip(rollouts, verdicts, strict=True))
 
@@ -88,7 +88,7 @@ class Collector:
             temperature=temperature,
             max_tokens=sampling.max_tokens,
             min_tokens=sampling.min_tokens,
-            stop=tuple(self._config.task.stop),
+            stop=prompt.stop,
             seed=seed,
         )
 
@@ -136,12 +136,21 @@ class Collector:
         finished = list(finished)
         verdicts = iter(
             self._grader.grade(
-                [(rollout.text, ticket.prompt.gold) for ticket, rollouts in finished for rollout in rollouts]
+                [response_of(ticket.prompt, rollout) for ticket, rollouts in finished for rollout in rollouts]
             )
         )
         return [
-            Group(ticket, rollouts, tuple(next(verdicts) for _ in rollouts)) for ticket, rollouts in finished
+            self._group(ticket, rollouts, tuple(next(verdicts) for _ in rollouts))
+            for ticket, rollouts in finished
         ]
+
+    def _group(self, ticket: Ticket, rollouts: tuple[Rollout, ...], verdicts: tuple[Verdict, ...]) -> Group:
+        reward, max_tokens = self._config.reward, self._config.sampling.max_tokens
+        rewards = (
+            shaped(reward, verdict, rollout.token_ids, max_tokens)
+            for rollout, verdict in zip(rollouts, verdicts, strict=True)
+        )
+        return Group(ticket, rollouts, verdicts, tuple(rewards))
 
     def _score(self, groups: Sequence[Group]) -> list[ScoredGroup]:
         """Rows of each group; those that may be kept carry reference log-probs when a loss reads them."""
@@ -155,6 +164,11 @@ class Collector:
         for row, log_probs in zip(candidates, self._reference.log_probs(candidates), strict=True):
             row[REFERENCE] = log_probs
         return scored
+
+
+def response_of(prompt: Prompt, rollout: Rollout) -> Response:
+    """What the grader is asked about an answer to `prompt`."""
+    return Response(prompt.style, rollout.text, prompt.gold)
 
 
 def visit_seed(seed: int, ticket: Ticket) -> int:

@@ -96,12 +96,17 @@ def run(config: RunConfig, run_dir: Path) -> str:
 
 
 async def _run(config: RunConfig, run_dir: Path, data: "Data", reporter: "Reporter") -> str:
-    from expert_iteration.checkpoint import progress_of
+    from expert_iteration.checkpoint import progress_of, refuse_other_data
+    from expert_iteration.reporting.jsonl import write_json
     from expert_iteration.scheduler import Progress
     from expert_iteration.training import train
 
+    if config.resume:
+        refuse_other_data(run_dir, data.hash)
+    write_json(run_dir / "data_report.json", data.report.as_json() | {"hash": data.hash})
     stands = progress_of(run_dir) if config.resume else Progress()
     reporter.start(stands.iteration, stands.steps)
+    data.report.announce()
     with reporter.phase("start"):
         workers = await start_workers(config, run_dir)
     try:

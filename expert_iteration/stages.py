@@ -1,21 +1,28 @@
 """The stages of one run, as the scheduler sets them in motion, and where the run stands."""
 
 import asyncio
+import logging
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 from expert_iteration import checkpoint
-from expert_iteration.books import rates
+from expert_iteration.books import alarm, count_verdicts, rates
 from expert_iteration.config import RunConfig
 from expert_iteration.evaluation import Judged, evaluate
+from expert_iteration.grading import GRADER_VERSION
 from expert_iteration.prompts import Data, PromptOrder
 from expert_iteration.reporting import Collecting, Phase, Reporter
+from expert_iteration.reporting.rollouts import file_of
 from expert_iteration.scheduler import Backlog, Progress
-from expert_iteration.types import Metrics, Prompt, Snapshot
+from expert_iteration.types import Metrics, Prompt, Snapshot, Tally, Verdict
 from expert_iteration.workers import Workers
 
 LOOK_EVERY = 1.0
 """Seconds between looks at the buffer while groups are collected."""
+
+logger = logging.getLogger(__name__)
 
 
 class Run:
@@ -30,6 +37,7 @@ class Run:
         self._workers = workers
         self._reporter = reporter
         self._synchronous = config.mode.publish_every is None
+        self._provenance = checkpoint.Provenance(GRADER_VERSION, data.hash)
         self._order = PromptOrder(data.train, config.prompts_per_iteration, config.seed)
         self._held_out = data.held_out.prompts
         rollouts = config.prompts_per_iteration * config.rollouts_per_prompt
@@ -38,10 +46,12 @@ class Run:
 
     async def begin(self) -> None:
         """Load the newest checkpoint of a resumed run, or evaluate the initial model."""
+        self._reporter.stamp(asdict(self._provenance))
         if self._config.resume is None:
             await self._evaluate()
             self._reporter.end_iteration(0)
             return
+        self._compare_graders()
         with self._reporter.phase("load"):
             await self._workers.load(checkpoint.newest(self._run_dir))
             await self._workers.publish(self.progress.version)
@@ -79,6 +89,8 @@ class Run:
         seen = await self._workers.snapshot()
         metrics = rates(book, self._collecting.take_seconds()) | _ages(seen)
         self._log(metrics, iteration, self.progress.steps)
+        reasons = f"rollouts/{file_of(iteration)} has the reasons"
+        self._warn_of_abstentions(book, f"iteration {iteration}", reasons)
         if self._config.optimizer.reset_each_iteration:
             await self._workers.reset_optimizer()
         if self._due(self._config.eval.every):
@@ -90,7 +102,9 @@ class Run:
     async def save(self) -> None:
         with (
             self._reporter.phase("save", iteration=self.progress.iteration),
-            checkpoint.saving(self._run_dir, self.progress, self._config.checkpoint.keep_last) as folder,
+            checkpoint.saving(
+                self._run_dir, self.progress, self._provenance, self._config.checkpoint.keep_last
+            ) as folder,
         ):
             await self._workers.save(folder)
 
@@ -102,15 +116,44 @@ class Run:
 
     async def _evaluate(self) -> None:
         config, iteration = self._config, self.progress.iteration
+        verdicts: list[Verdict] = []
 
         async def answer(prompts: Sequence[Prompt], temperature: float, seed: int) -> Judged:
             judged = await self._workers.answer(prompts, temperature, seed)
             self._reporter.advance("evaluate", len(judged))
+            verdicts.extend(verdict for _, verdict in judged)
             return judged
 
         with self._reporter.phase("evaluate", 2 * len(self._held_out), iteration):
             metrics = await evaluate(answer, self._held_out, config.sampling.temperature, config.eval.seed)
         self._log(metrics, iteration, self.progress.steps)
+        reasons = Counter(verdict.reason for verdict in verdicts if verdict.abstains).most_common(3)
+        self._warn_of_abstentions(
+            count_verdicts(verdicts),
+            f"evaluation after iteration {iteration}",
+            f"the commonest reasons: {', '.join(f'{reason} ({n:,})' for reason, n in reasons)}",
+        )
+
+    def _compare_graders(self) -> None:
+        before = checkpoint.provenance_of(self._run_dir).grader_version
+        if before != GRADER_VERSION:
+            logger.warning(
+                "this run was judged by grader version %s and goes on with version %s: answers that were "
+                "kept stay as they were judged, and only new ones are judged by the new version.",
+                before,
+                GRADER_VERSION,
+            )
+
+    def _warn_of_abstentions(self, book: Tally, where: str, reasons: str) -> None:
+        if problem := alarm(book):
+            deadline = self._config.grading.deadline
+            logger.warning(
+                "%s: %s; raise grading.deadline (%g s) against timeouts; %s.",
+                where,
+                problem,
+                deadline,
+                reasons,
+            )
 
     def _log(self, metrics: Metrics, iteration: int, step: int) -> None:
         self._reporter.log(metrics | {"policy/version": float(self.progress.version)}, iteration, step)

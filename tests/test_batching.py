@@ -32,9 +32,10 @@ def group(responses: list[tuple[int, ...]], outcomes: list[Outcome] | None = Non
         Rollout(i, ids, tuple(-0.5 - i for _ in ids), "text", Finish.STOP, version_start=3, version_end=4)
         for i, ids in enumerate(responses)
     )
-    prompt = Prompt(id=11, question="q", gold="g", text="t", token_ids=(5, 6, 7))
+    prompt = Prompt(id=11, question="q", gold="g", text="t", token_ids=(5, 6, 7), style="boxed")
     verdicts = tuple(Verdict(outcome, "") for outcome in outcomes)
-    return Group(Ticket(group_id=9, iteration=0, prompt=prompt), rollouts, verdicts)
+    rewards = tuple(float(verdict.success) for verdict in verdicts)
+    return Group(Ticket(group_id=9, iteration=0, prompt=prompt), rollouts, verdicts, rewards)
 
 
 def rows_of(lengths: list[int]) -> list[TensorDict]:

@@ -6,12 +6,13 @@ import pytest
 import torch
 
 from expert_iteration.archive import Archive
-from expert_iteration.batching import REFERENCE
+from expert_iteration.batching import REFERENCE, REWARD
 from expert_iteration.collector import Collector, fingerprint, visit_seed
 from expert_iteration.config import (
     AlgorithmConfig,
     BufferConfig,
     ModelConfig,
+    RewardConfig,
     RunConfig,
     SamplingConfig,
     SelectionConfig,
@@ -30,7 +31,7 @@ def run_config(**changes) -> RunConfig:
         "batch_size": 2,
         "epochs": 1,
         "iterations": 1,
-        "task": TaskConfig(name="demo", style="r1_zero", max_tokens=8),
+        "task": TaskConfig(name="demo", max_tokens=8),
         "algorithm": AlgorithmConfig(name="expert_iteration"),
         "sampling": SamplingConfig(max_tokens=8),
         "buffer": BufferConfig(capacity=100),
@@ -85,7 +86,7 @@ class FakeSink:
 
 def tickets(count):
     return [
-        Ticket(i, 1, Prompt(i, "1+1?", "2", "1+1?", (1, 2, 3), demonstration=" 2 </think>"))
+        Ticket(i, 1, Prompt(i, "1+1?", "2", "1+1?", (1, 2, 3), "r1_zero", demonstration=" 2 </think>"))
         for i in range(count)
     ]
 
@@ -106,6 +107,14 @@ def test_every_group_arrives_once_with_a_verdict_for_each_answer():
         assert [verdict.success for verdict in group.verdicts] == [True, False, False]
         assert [verdict.format_reward for verdict in group.verdicts] == [1, 1, 0]
     assert len(sink.rows) == 12
+
+
+def test_shaped_rewards_reach_the_rows_beside_answer_and_format():
+    _, sink = collect(run_config(reward=RewardConfig(format=0.25)), count=1)
+    [group] = sink.groups
+    assert group.rewards == (1.0, 0.75 * 0.25, 0.0)
+    assert [verdict.answer_reward for verdict in group.verdicts] == [1, 0, 0]
+    assert [float(row[REWARD]) for row in sink.rows] == list(group.rewards)
 
 
 def test_only_answers_that_may_be_kept_are_scored_by_the_reference():
@@ -157,6 +166,7 @@ def test_an_archive_counts_logs_and_remembers_what_arrived(tmp_path):
     assert (seen.totals["groups"], seen.live, seen.uses_left, seen.steps_left) == (3, 3, 3, 2)
     assert seen.totals["rollouts"] == 9
     assert seen.totals["kept"] == seen.totals["correct"] == 3
+    assert seen.totals["reward_millionths"] == 3_000_000
     assert archive.missing(6) == [3, 4, 5]
     (tmp_path / "saved").mkdir()
     archive.draw(0, 0, 1)

@@ -2,15 +2,32 @@
 
 import asyncio
 
+import pytest
+
 from expert_iteration.evaluation import evaluate
 from expert_iteration.types import Finish, Outcome, Prompt, Rollout, Verdict
 
-PROMPTS = [Prompt(i, f"q{i}", "1", f"q{i}", (1,), level="easy" if i < 2 else "hard") for i in range(4)]
+PROMPTS = [
+    Prompt(i, f"q{i}", "1", f"q{i}", (1,), "boxed", level="easy" if i < 2 else "hard") for i in range(4)
+]
 
 
-def judged(outcome, finish=Finish.STOP):
-    verdict = Verdict(outcome, "", format_reward=float(outcome is not Outcome.UNPARSABLE))
-    return Rollout(0, (5, 6), (0.0, 0.0), "", finish, 0, 0), verdict
+def judged(outcome, finish=Finish.STOP, **values):
+    values = {"format_reward": float(outcome is not Outcome.UNPARSABLE)} | values
+    return Rollout(0, (5, 6), (0.0, 0.0), "", finish, 0, 0), Verdict(outcome, "", **values)
+
+
+def evaluated(prompts, greedy):
+    """Metrics when both rounds of answers are judged alike."""
+
+    async def answer(*_):
+        return greedy
+
+    return asyncio.run(evaluate(answer, prompts, temperature=1.0, seed=0))
+
+
+def prompt(number, **values):
+    return Prompt(number, f"q{number}", "1", f"q{number}", (1,), "boxed", **values)
 
 
 def test_rates_are_shares_of_all_questions_and_broken_down_by_level():
@@ -39,3 +56,66 @@ def test_rates_are_shares_of_all_questions_and_broken_down_by_level():
     assert metrics["eval/greedy/easy"] == 0.5
     assert metrics["eval/greedy/hard"] == 0.5
     assert metrics["eval/n/hard"] == 2
+
+
+def test_format_and_accuracy_are_separate_numbers():
+    right_without_format = judged(Outcome.CORRECT, format_reward=0.0)
+    wrong_with_format = judged(Outcome.WRONG, format_reward=1.0)
+    metrics = evaluated(
+        PROMPTS, [right_without_format, right_without_format, right_without_format, wrong_with_format]
+    )
+    assert (metrics["eval/greedy"], metrics["eval/format"]) == (0.75, 0.25)
+
+
+def test_a_mixture_is_broken_down_by_task_subject_and_level():
+    prompts = [
+        prompt(0, task="math", level="level_3", subject="Counting & Probability"),
+        prompt(1, task="math", level="level_3", subject="Algebra"),
+        prompt(2, task="math", level="level_10", subject="algebra"),
+        prompt(3, task="gsm8k"),
+    ]
+    right, wrong = judged(Outcome.CORRECT), judged(Outcome.WRONG)
+    metrics = evaluated(prompts, [right, wrong, right, wrong])
+    parts = {
+        key.removeprefix("eval/n/"): value for key, value in metrics.items() if key.startswith("eval/n/")
+    }
+    assert parts == {
+        "level_3": 2,
+        "level_10": 1,
+        "subject_counting_probability": 1,
+        "subject_algebra": 2,
+        "task_math": 3,
+        "task_gsm8k": 1,
+    }
+    assert {part: metrics[f"eval/greedy/{part}"] for part in parts} == {
+        "level_3": 0.5,
+        "level_10": 1,
+        "subject_counting_probability": 1,
+        "subject_algebra": 0.5,
+        "task_math": pytest.approx(2 / 3),
+        "task_gsm8k": 0,
+    }
+
+
+def test_one_task_without_levels_has_no_breakdown_and_no_instructions():
+    metrics = evaluated([prompt(0, task="gsm8k")], [judged(Outcome.CORRECT)])
+    assert not any(key.count("/") > 1 or "strict" in key for key in metrics)
+
+
+def test_instructions_and_prompts_have_strict_and_loose_accuracies():
+    def followed(outcome, asked, strict, loose):
+        return judged(outcome, counts={"instructions": asked, "strict": strict, "loose": loose})
+
+    answers = [
+        followed(Outcome.CORRECT, 3, 3, 3),
+        followed(Outcome.WRONG, 2, 1, 2),
+        followed(Outcome.WRONG, 1, 0, 0),
+        judged(Outcome.ERROR),
+    ]
+    metrics = evaluated([prompt(i, task="ifeval") for i in range(4)], answers)
+    assert metrics["eval/instruction_strict"] == 4 / 6
+    assert metrics["eval/instruction_loose"] == 5 / 6
+    assert metrics["eval/prompt_strict"] == pytest.approx(1 / 3)
+    assert metrics["eval/prompt_loose"] == pytest.approx(2 / 3)
+    assert (metrics["eval/n/instruction"], metrics["eval/n/prompt"]) == (6, 3)
+    assert metrics["eval/greedy"] == 0.25, "an answer that could not be judged is not solved"

@@ -18,6 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from expert_iteration.config import ConfigError, LoggerConfig, ModelConfig, RunConfig, WandbMode
+from expert_iteration.grading import GRADER_VERSION
 from expert_iteration.reporting import Reporter, RolloutLog, wilson
 from expert_iteration.reporting.jsonl import EventLog, encode, read_events, write_json
 from expert_iteration.reporting.redact import REDACTED, redact
@@ -73,17 +74,27 @@ def make_config(wandb: WandbMode = WandbMode.disabled, iterations: int = 4) -> R
 
 
 def make_group() -> Group:
-    prompt = Prompt(id=7, question=HOSTILE, gold="4", text="2+2?", token_ids=(1, 2), level="level_1")
+    prompt = Prompt(
+        id=7,
+        question=HOSTILE,
+        gold="4",
+        text="2+2?",
+        token_ids=(1, 2),
+        style="boxed",
+        task="math",
+        level="level_1",
+        subject="algebra",
+    )
     rollouts = tuple(
         Rollout(index, (5,) * (index + 1), (-0.1,) * (index + 1), f"{HOSTILE}{index}", Finish.STOP, 3, 4)
         for index in range(3)
     )
     verdicts = (
         Verdict(Outcome.CORRECT, "exact", 1.0),
-        Verdict(Outcome.WRONG, "differs"),
+        Verdict(Outcome.WRONG, "differs", 0.5, partial=0.25),
         Verdict(Outcome.TIMEOUT, "5 s"),
     )
-    return Group(Ticket(group_id=11, iteration=2, prompt=prompt), rollouts, verdicts)
+    return Group(Ticket(group_id=11, iteration=2, prompt=prompt), rollouts, verdicts, (0.9, 0.3, 0.0))
 
 
 def short_run(run_dir: Path, stream: io.TextIOBase, clock: Clock, config: RunConfig | None = None) -> None:
@@ -235,13 +246,17 @@ def test_every_rollout_is_written_with_its_verdict_and_its_fate(tmp_path: Path) 
         "group_id": 11,
         "prompt_id": 7,
         "rollout_index": 0,
+        "task": "math",
         "level": "level_1",
+        "subject": "algebra",
         "question": HOSTILE,
         "gold": "4",
         "response": f"{HOSTILE}0",
         "verdict": "correct",
         "reason": "exact",
-        "reward": 1.0,
+        "grader_version": GRADER_VERSION,
+        "reward": 0.9,
+        "answer_reward": 1.0,
         "format_reward": 1.0,
         "fate": "kept",
         "policy_version": 3,
@@ -250,7 +265,9 @@ def test_every_rollout_is_written_with_its_verdict_and_its_fate(tmp_path: Path) 
         "tokens": 1,
     }
     assert [row["fate"] for row in rows] == ["kept", "wrong", "abstained"]
-    assert [row["reward"] for row in rows] == [1.0, 0.0, None]
+    assert [row["reward"] for row in rows] == [0.9, 0.3, None]
+    assert [row["answer_reward"] for row in rows] == [1.0, 0.25, None]
+    assert [row["format_reward"] for row in rows] == [1.0, 0.5, 0.0]
     assert foreign_controls(path.read_bytes().decode("ascii")) == set()
 
 
@@ -295,6 +312,32 @@ def test_a_resumed_run_goes_on_counting_time_and_keeps_its_first_evaluation(
     assert summary["iterations"] == 3
     assert (summary["start"]["eval/greedy"], summary["end"]["eval/greedy"]) == (0.25, 0.9)
     assert [event["step"] for event in read_events(tmp_path / "metrics.jsonl")] == [0, 8, 16, 24]
+
+
+def test_what_a_run_rests_on_is_its_first_event_and_in_the_summary(tmp_path: Path, clock: Clock) -> None:
+    facts = {"grader_version": "7", "data_hash": "c0ffee"}
+    with Reporter(make_config(), tmp_path, io.StringIO(), clock) as reporter:
+        reporter.start()
+        reporter.stamp(facts)
+        reporter.log({"eval/greedy": 0.5}, iteration=0, step=0)
+        reporter.finish("signal", Counter())
+    path = tmp_path / "metrics.jsonl"
+    first = {"run/grader_version": "7", "run/data_hash": "c0ffee", "iteration": 0, "step": 0, "seconds": 0.0}
+    assert json.loads(path.read_text().splitlines()[0]) == first
+    assert {key: read_summary(tmp_path)[key] for key in facts} == facts
+    assert read_events(path)[0] == {"iteration": 0, "step": 0, "seconds": 0.0}, (
+        "readers of numbers see numbers"
+    )
+
+
+def test_a_resumed_run_keeps_the_old_stamp_and_adds_its_own(tmp_path: Path, clock: Clock) -> None:
+    for number in range(2):
+        with Reporter(make_config(), tmp_path, io.StringIO(), clock) as reporter:
+            reporter.start(iteration=number, step=8 * number)
+            reporter.stamp({"grader_version": str(number)})
+            reporter.log({"eval/greedy": 0.5}, iteration=number, step=8 * number)
+    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [row.get("run/grader_version") for row in rows] == ["0", None, "1", None]
 
 
 def test_two_phases_may_be_open_and_each_counts_its_own_seconds(tmp_path: Path, clock: Clock) -> None:
@@ -396,6 +439,46 @@ def test_a_terminal_ends_with_before_and_after_and_their_intervals(
     for shown in ("25.0% [20.4,  30.2]", "65.0% [59.4,  70.2]", "+40.0", "16 kept (25.0%)", "metrics.jsonl"):
         assert shown in text
     assert "\x1b[?25h" in text.rpartition("\x1b[?25l")[2], "the cursor is shown again"
+
+
+def final_table(tmp_path: Path, clock: Clock, metrics: dict[str, float]) -> list[list[str]]:
+    """The lines that a run with one evaluation ends with, in words."""
+    stream = io.StringIO()
+    with Reporter(make_config(), tmp_path, stream, clock) as reporter:
+        reporter.start()
+        reporter.log({"eval/greedy": 0.5, "eval/n": 100} | metrics, iteration=0, step=0)
+        reporter.finish("finished", Counter())
+    lines = stream.getvalue().splitlines()
+    assert all(len(line) <= 80 for line in lines if not line.lstrip().startswith(str(tmp_path)[:20]))
+    return [line.split() for line in lines if line.strip()]
+
+
+def parts(*names: str) -> dict[str, float]:
+    return {f"eval/{kind}/{name}": value for name in names for kind, value in (("greedy", 0.5), ("n", 10.0))}
+
+
+def test_the_final_table_shows_levels_then_tasks_then_subjects(tmp_path: Path, clock: Clock) -> None:
+    metrics = parts("subject_counting_probability", "task_math", "level_10", "level_9", "3_steps")
+    starts = [line[:2] for line in final_table(tmp_path, clock, metrics)]
+    wanted = [["3", "steps"], ["level", "9"], ["level", "10"], ["task", "math"], ["counting", "probability"]]
+    assert [start for start in starts if start in wanted] == wanted
+
+
+def test_many_subjects_do_not_flood_the_final_table(tmp_path: Path, clock: Clock) -> None:
+    subjects = [f"subject_{number}" for number in range(57)]
+    lines = final_table(tmp_path, clock, parts("level_1", *subjects))
+    assert ["level", "1"] in [line[:2] for line in lines]
+    assert ["57", "more", "in", "summary.json"] in lines
+    assert len(lines) < 15
+
+
+def test_instruction_accuracies_stand_in_the_table_with_their_own_intervals(
+    tmp_path: Path, clock: Clock
+) -> None:
+    metrics = {"eval/prompt_strict": 0.5, "eval/n/prompt": 10.0, "eval/instruction_strict": 0.5}
+    lines = final_table(tmp_path, clock, metrics | {"eval/n/instruction": 1000.0})
+    assert any(line[:4] == ["prompts,", "strict", "50.0%", "[23.7,"] for line in lines)
+    assert any(line[:4] == ["instructions,", "strict", "50.0%", "[46.9,"] for line in lines)
 
 
 def test_a_run_without_evaluation_ends_without_a_table(tmp_path: Path, clock: Clock) -> None:

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 from expert_iteration.types import Metrics
 
 Event: TypeAlias = dict[str, float | None]
-"""One line of metrics.jsonl: `iteration`, `step`, `seconds` and ``stage/quantity`` keys."""
+"""The numbers in one line of metrics.jsonl: `iteration`, `step`, `seconds` and ``stage/quantity`` keys."""
 
 
 class EventLog:
@@ -21,7 +21,8 @@ class EventLog:
     """
 
     def __init__(self, path: Path, step: int) -> None:
-        self.past = _prune(path, step)
+        _prune(path, step)
+        self.past = read_events(path) if path.exists() else []
         """The events that were kept from earlier sessions of the run."""
         self._file = path.open("a", encoding="ascii", buffering=1)
 
@@ -29,10 +30,14 @@ class EventLog:
         """Append one event and return it. NaN and infinities, which JSON lacks, become null."""
         strays = [key for key in metrics if "/" not in key]
         assert not strays, f"metrics are named stage/quantity, got {strays}"
-        event: Event = {"iteration": iteration, "step": step, "seconds": round(seconds, 3)}
+        event = _place(iteration, step, seconds)
         event |= {key: _number(value) for key, value in metrics.items()}
         self._file.write(encode(event))
         return event
+
+    def stamp(self, facts: Mapping[str, str], iteration: int, step: int, seconds: float) -> None:
+        """Append a line that holds texts, ``stage/fact``, instead of numbers."""
+        self._file.write(encode({**_place(iteration, step, seconds), **facts}))
 
     def close(self) -> None:
         self._file.close()
@@ -45,8 +50,9 @@ def encode(row: Mapping[str, Any]) -> str:
 
 def read_events(path: Path) -> list[Event]:
     """The events of a metrics.jsonl, without the line that a killed run may have left torn."""
-    events = (_parse(line) for line in path.read_bytes().splitlines())
-    return [event for event in events if event is not None]
+    return [
+        {key: value for key, value in row.items() if not isinstance(value, str)} for row in _read_rows(path)
+    ]
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
@@ -54,12 +60,15 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
     _replace(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
-def _prune(path: Path, step: int) -> list[Event]:
-    if not path.exists():
-        return []
-    kept = [event for event in read_events(path) if (event.get("step") or 0) <= step]
-    _replace(path, "".join(encode(event) for event in kept))
-    return kept
+def _prune(path: Path, step: int) -> None:
+    if path.exists():
+        kept = [row for row in _read_rows(path) if (row.get("step") or 0) <= step]
+        _replace(path, "".join(encode(row) for row in kept))
+
+
+def _read_rows(path: Path) -> list[dict[str, Any]]:
+    rows = (_parse(line) for line in path.read_bytes().splitlines())
+    return [row for row in rows if row is not None]
 
 
 def _replace(path: Path, text: str) -> None:
@@ -71,12 +80,17 @@ def _replace(path: Path, text: str) -> None:
     draft.replace(path)
 
 
-def _parse(line: bytes) -> Event | None:
+def _parse(line: bytes) -> dict[str, Any] | None:
     try:
-        event = json.loads(line)
+        row = json.loads(line)
     except ValueError:
         return None
-    return event if isinstance(event, dict) else None
+    return row if isinstance(row, dict) else None
+
+
+def _place(iteration: int, step: int, seconds: float) -> Event:
+    """Where in the run a line belongs."""
+    return {"iteration": iteration, "step": step, "seconds": round(seconds, 3)}
 
 
 def _number(value: float) -> float | None:

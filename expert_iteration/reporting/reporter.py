@@ -59,6 +59,7 @@ class Reporter:
 
         with Reporter(config, run_dir) as reporter:
             reporter.start()
+            reporter.stamp({"grader_version": "2"})
             with reporter.phase("collect", total=1024, iteration=1):
                 reporter.advance("collect", 8, {"rollout/tokens_per_second": 1834.0})
             reporter.log({"selection/kept": 311.0}, iteration=1, step=40)
@@ -85,6 +86,7 @@ class Reporter:
         self._resources = ExitStack()
         self._events: EventLog | None = None
         self._wandb: WandbLogger | None = None
+        self._facts: dict[str, str] = {}
         self._seconds_before = 0.0
         self._seconds_by_phase: dict[str, float] = {}
         self._seconds_to_log: dict[str, float] = {}
@@ -112,6 +114,13 @@ class Reporter:
         self._status.end(iteration, self._status.started)
         self._view.open()
         self._resources.callback(self._view.close)
+
+    def stamp(self, facts: Mapping[str, str]) -> None:
+        """Record what the run rests on: as ``run/<fact>`` in metrics.jsonl, by its name in summary.json."""
+        assert self._events is not None, "Reporter.start comes first"
+        self._facts |= facts
+        named = {f"run/{name}": fact for name, fact in facts.items()}
+        self._events.stamp(named, self._status.iteration, self._status.step, self._seconds())
 
     def phase(self, name: str, total: int | None = None, iteration: int | None = None) -> Phase:
         """Begin a phase: `collect`, `learn`, `publish`, `evaluate`, `save` or another.
@@ -176,6 +185,7 @@ class Reporter:
             "seconds_by_phase": {name: round(value, 3) for name, value in self._seconds_by_phase.items()},
             "totals": dict(totals),
             "versions": _versions(),
+            **self._facts,
         }
         write_json(self._run_dir / "summary.json", summary)
         if self._wandb is not None:

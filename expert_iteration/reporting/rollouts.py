@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from expert_iteration.grading import GRADER_VERSION
 from expert_iteration.reporting.jsonl import encode
-from expert_iteration.types import Group, Rollout, Verdict
+from expert_iteration.types import Group
 
 ABSTAINED = "abstained"
 """Fate of a rollout that the grader could not judge."""
@@ -28,29 +29,35 @@ class RolloutLog:
         Args:
             fates: rollout index -> ``kept``, or why not. Rollouts whose verdict abstains need none.
         """
-        rows = [
-            _row(group, rollout, verdict, fates)
-            for rollout, verdict in zip(group.rollouts, group.verdicts, strict=True)
-        ]
-        path = self._folder / f"iteration_{group.ticket.iteration:04d}.jsonl"
+        rows = [_row(group, i, fates) for i in range(len(group.rollouts))]
+        path = self._folder / file_of(group.ticket.iteration)
         with path.open("ab", buffering=0) as file:
             file.write("".join(encode(row) for row in rows).encode("ascii"))
 
 
-def _row(group: Group, rollout: Rollout, verdict: Verdict, fates: Mapping[int, str]) -> dict[str, Any]:
-    prompt = group.ticket.prompt
+def file_of(iteration: int) -> str:
+    """Name of the file that holds the rollouts of an iteration."""
+    return f"iteration_{iteration:04d}.jsonl"
+
+
+def _row(group: Group, i: int, fates: Mapping[int, str]) -> dict[str, Any]:
+    prompt, rollout, verdict = group.ticket.prompt, group.rollouts[i], group.verdicts[i]
     return {
         "iteration": group.ticket.iteration,
         "group_id": group.ticket.group_id,
         "prompt_id": prompt.id,
         "rollout_index": rollout.index,
+        "task": prompt.task,
         "level": prompt.level,
+        "subject": prompt.subject,
         "question": prompt.question,
         "gold": prompt.gold,
         "response": rollout.text,
         "verdict": verdict.outcome.value,
         "reason": verdict.reason,
-        "reward": None if verdict.abstains else verdict.reward,
+        "grader_version": GRADER_VERSION,
+        "reward": None if verdict.abstains else group.rewards[i],
+        "answer_reward": None if verdict.abstains else verdict.answer_reward,
         "format_reward": verdict.format_reward,
         "fate": ABSTAINED if verdict.abstains else fates[rollout.index],
         "policy_version": rollout.version_start,

@@ -13,11 +13,19 @@ from expert_iteration.reporting.statistics import wilson
 from expert_iteration.reporting.text import duration, one_line
 
 SHARES = {
-    "eval/greedy": "accuracy, greedy",
-    "eval/pass@1": "accuracy, sampled",
-    "eval/format": "format",
+    "eval/greedy": ("accuracy, greedy", "eval/n"),
+    "eval/pass@1": ("accuracy, sampled", "eval/n"),
+    "eval/format": ("format", "eval/n"),
+    "eval/prompt_strict": ("prompts, strict", "eval/n/prompt"),
+    "eval/prompt_loose": ("prompts, loose", "eval/n/prompt"),
+    "eval/instruction_strict": ("instructions, strict", "eval/n/instruction"),
+    "eval/instruction_loose": ("instructions, loose", "eval/n/instruction"),
 }
-BY_LEVEL = "eval/greedy/"
+"""Key of a share -> its name in the table, and the key of the number of trials that it is a share of."""
+PART = "eval/greedy/"
+"""Prefix of the accuracies of parts of the evaluation: levels, `task_...` and `subject_...`."""
+MOST_PARTS = 12
+"""Rows of one kind of parts that the table has room for."""
 FILES = ("summary.json", "metrics.jsonl", "run.log", "rollouts", "checkpoints", "logs", "wandb")
 
 
@@ -35,20 +43,41 @@ def _accuracies(start: Mapping[str, float], end: Mapping[str, float]) -> Table:
     for name in ("before", "after"):
         table.add_column(f" {name}", no_wrap=True)
     table.add_column("change", justify="right", no_wrap=True)
-    levels = sorted((key for key in end if key.startswith(BY_LEVEL)), key=_natural)
-    names = SHARES | {key: f"  {one_line(key.removeprefix(BY_LEVEL), 24)}" for key in levels}
-    for key, name in names.items():
+    shown, left_out = _parts(end)
+    rows = SHARES | {key: (f"  {_words(_part(key))}", f"eval/n/{_part(key)}") for key in shown}
+    for key, (name, trials) in rows.items():
         if end.get(key) is not None:
-            table.add_row(Text(name), _share(start, key), _share(end, key), _change(start.get(key), end[key]))
+            change = _change(start.get(key), end[key])
+            table.add_row(Text(name), _share(start, key, trials), _share(end, key, trials), change)
+    if left_out:
+        table.add_row(Text(f"  {left_out:,} more", style="dim"), Text("in summary.json", style="dim"))
     return table
 
 
-def _share(values: Mapping[str, float | None], key: str) -> str:
+def _parts(values: Mapping[str, float]) -> tuple[list[str], int]:
+    """Keys of the parts to show, levels first, then tasks and subjects; and how many are left out."""
+    kinds: dict[str, list[str]] = {"level": [], "task": [], "subject": []}
+    for key in sorted((key for key in values if key.startswith(PART)), key=_natural):
+        kind = _part(key).partition("_")[0]
+        kinds[kind if kind in kinds else "level"].append(key)
+    shown = [key for keys in kinds.values() if len(keys) <= MOST_PARTS for key in keys]
+    return shown, sum(map(len, kinds.values())) - len(shown)
+
+
+def _part(key: str) -> str:
+    return key.removeprefix(PART)
+
+
+def _words(part: str) -> str:
+    return one_line(part.removeprefix("subject_").replace("_", " "), 24)
+
+
+def _share(values: Mapping[str, float | None], key: str, trials: str) -> str:
     """A share in percent and, where the number of questions is known, its 95% interval."""
     share = values.get(key)
     if share is None:
         return "     -"
-    n = values.get("eval/n" if key in SHARES else f"eval/n/{key.removeprefix(BY_LEVEL)}")
+    n = values.get(trials)
     if not n:
         return f"{share:6.1%}"
     low, high = wilson(share, round(n))

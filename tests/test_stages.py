@@ -1,0 +1,133 @@
+"""What the stages of a run write down and warn of, with fake workers and a real reporter."""
+
+import asyncio
+import io
+import json
+from collections import Counter
+from dataclasses import dataclass, field
+
+import pytest
+
+from expert_iteration.checkpoint import Provenance, newest, provenance_of, saving
+from expert_iteration.config import EvalConfig, GradingConfig, RunConfig, SamplingConfig
+from expert_iteration.grading import GRADER_VERSION
+from expert_iteration.reporting import Reporter
+from expert_iteration.scheduler import Progress
+from expert_iteration.stages import Run
+from expert_iteration.types import Finish, Outcome, Prompt, Rollout, Snapshot, Verdict
+
+
+class FakeWorkers:
+    """Every answer is judged as `verdict` says; the books say what `book` says."""
+
+    def __init__(self, verdict=None, book=None):
+        self.verdict = verdict or Verdict(Outcome.CORRECT, "exact", 1.0)
+        self.totals = book or Counter(groups=2, rollouts=200, correct=200)
+        self.loaded = None
+
+    async def answer(self, prompts, *_):
+        return [(Rollout(0, (5,), (0.0,), "", Finish.STOP, 0, 0), self.verdict) for _ in prompts]
+
+    async def book(self, _):
+        return self.totals
+
+    async def snapshot(self):
+        return Snapshot(self.totals, 0, 0, 0, 0, 0, 0)
+
+    async def publish(self, _):
+        return {}
+
+    async def save(self, folder):
+        (folder / "weights").touch()
+
+    async def load(self, folder):
+        self.loaded = folder
+
+
+@dataclass
+class FakeSplit:
+    prompts: tuple[Prompt, ...]
+    weights: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass
+class FakeData:
+    train: FakeSplit
+    held_out: FakeSplit
+    hash: str
+
+
+QUESTIONS = FakeSplit(tuple(Prompt(i, f"{i}+1?", "1", f"{i}+1?", (1,), "boxed") for i in range(2)))
+DATA = FakeData(QUESTIONS, QUESTIONS, "c0ffee")
+
+
+@pytest.fixture
+def stage(tmp_path):
+    """Act on a run in its own folder; returns what the terminal showed."""
+
+    def act(action, workers=None, resume=None):
+        config = RunConfig(
+            iterations=2,
+            prompts_per_iteration=2,
+            rollouts_per_prompt=1,
+            sampling=SamplingConfig(max_tokens=8),
+            grading=GradingConfig(deadline=7.0),
+            eval=EvalConfig(every=1),
+            resume=resume,
+        )
+        shown = io.StringIO()
+        with Reporter(config, tmp_path, shown) as reporter:
+            reporter.start()
+            run = Run(config, tmp_path, DATA, workers or FakeWorkers(), reporter)
+            asyncio.run(action(run))
+            reporter.finish("finished", Counter())
+        return shown.getvalue()
+
+    return act
+
+
+async def first_iteration(run):
+    await run.begin()
+    run.progress.iteration = 1
+    await run.finish_iteration(1)
+
+
+def test_a_run_says_what_it_rests_on_in_its_first_event_its_checkpoints_and_its_summary(stage, tmp_path):
+    stage(first_iteration)
+    first = json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[0])
+    assert (first["run/grader_version"], first["run/data_hash"]) == (GRADER_VERSION, DATA.hash)
+    assert provenance_of(tmp_path) == Provenance(GRADER_VERSION, DATA.hash)
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert (summary["grader_version"], summary["data_hash"]) == (GRADER_VERSION, DATA.hash)
+
+
+def test_answers_that_cannot_be_judged_are_warned_of_once_per_iteration_and_evaluation(stage):
+    book = Counter(groups=2, rollouts=200, correct=190, abstained=7, timeout=4, error=3)
+    shown = stage(first_iteration, FakeWorkers(Verdict(Outcome.TIMEOUT, "over 7 s"), book))
+    warnings = [line for line in shown.splitlines() if line.startswith("WARNING")]
+    before, trained, after = warnings
+    assert before.startswith("WARNING evaluation after iteration 0: 4 of 4 answers (100.0%)")
+    assert "over 7 s (4)" in before
+    assert trained.startswith("WARNING iteration 1: 7 of 200 answers (3.5%)")
+    assert "(timeout 4, error 3)" in trained
+    assert "grading.deadline (7 s)" in trained and "rollouts/iteration_0001.jsonl" in trained
+    assert after.startswith("WARNING evaluation after iteration 1:")
+
+
+def test_a_few_answers_that_cannot_be_judged_are_counted_without_a_warning(stage, tmp_path):
+    shown = stage(first_iteration, FakeWorkers(book=Counter(groups=2, rollouts=200, abstained=2, timeout=2)))
+    assert "WARNING" not in shown
+    events = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [event["rollout/timeout"] for event in events if "rollout/timeout" in event] == [0.01]
+
+
+@pytest.mark.parametrize(("version", "warned"), [("before", True), (GRADER_VERSION, False)])
+def test_a_run_resumed_with_another_grader_says_that_old_verdicts_stay(stage, tmp_path, version, warned):
+    with saving(tmp_path, Progress(), Provenance(version, DATA.hash), 1):
+        pass
+    workers = FakeWorkers()
+    shown = stage(lambda run: run.begin(), workers, resume=str(tmp_path))
+    assert workers.loaded == newest(tmp_path)
+    assert ("kept stay as they were judged" in shown) is warned
+    if warned:
+        assert "version before" in shown and f"version {GRADER_VERSION}" in shown
