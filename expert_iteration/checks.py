@@ -89,8 +89,8 @@ def _reward_problems(config: RunConfig) -> list[str]:
     if total <= 0.5:
         return []
     return [
-        f"reward.format + reward.brevity + reward.variety ({total:g}) exceeds 0.5: how an answer is given would "
-        "count for more than whether it is right; lower them."
+        f"reward.format + reward.brevity + reward.variety ({total:g}) exceeds 0.5: how an answer is given "
+        "would count for more than whether it is right; lower them."
     ]
 
 

@@ -10,8 +10,10 @@ from expert_iteration.data.files import Line
 from expert_iteration.data.questions import normalised
 from expert_iteration.data.readers import READERS, BadRow, Example
 from expert_iteration.grading import Grader, Response
+from expert_iteration.grading.algebra import identical
 from expert_iteration.grading.comparison import compare
 from expert_iteration.grading.ifeval import problem_with
+from expert_iteration.grading.spelling import normal
 from expert_iteration.types import Outcome, Verdict
 
 UNREADABLE, FIELDS, GOLD = "unreadable", "fields", "gold"
@@ -57,7 +59,8 @@ def sift(lines: Iterable[Line], dataset: DatasetConfig, grader: Grader, limit: i
 def only_spelled(gold: str) -> bool:
     """Whether an answer that is spelled otherwise is never judged: the form is refused to math-verify."""
     verdict = compare(SPELLED_OTHERWISE, gold)
-    return isinstance(verdict, Verdict) and verdict.outcome is Outcome.ERROR
+    refused = isinstance(verdict, Verdict) and verdict.outcome is Outcome.ERROR
+    return refused and identical(body := normal(gold), body) is None
 
 
 def _example(line: Line, number: int, dataset: DatasetConfig) -> Example:

@@ -1,5 +1,6 @@
 """(response, gold) -> Verdict: find the answer, compare exactly, and only then ask math-verify."""
 
+from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
 from threading import Lock
@@ -62,7 +63,7 @@ class Grader:
         """Nothing is started yet."""
         self._pool = Pool(VERIFIER, config.workers, config.deadline)
         self._instructions = InstructionGrader(config)
-        self._known: dict[Question, Verdict] = {}
+        self._known: OrderedDict[Question, Verdict] = OrderedDict()
         self._lock = Lock()
 
     def __enter__(self) -> Self:
@@ -142,11 +143,11 @@ class Grader:
     def _remember(self, verdicts: dict[Question, Verdict]) -> None:
         """Keep what was settled; a timeout may have been the machine's fault and is tried again."""
         with self._lock:
-            self._known |= {
-                question: verdict for question, verdict in verdicts.items() if not verdict.abstains
-            }
+            self._known.update(
+                {question: verdict for question, verdict in verdicts.items() if not verdict.abstains}
+            )
             while len(self._known) > CACHE_SIZE:
-                del self._known[next(iter(self._known))]
+                self._known.popitem(last=False)
 
 
 def _after_search(extraction: Extraction, reply: Reply) -> Found:

@@ -17,7 +17,7 @@ from typing import Any
 from latex2sympy2_extended import NormalizationConfig
 from math_verify import ExprExtractionConfig, LatexExtractionConfig, parse, verify
 from math_verify.parser import extract_match, get_extraction_regexes
-from sympy import Eq, Expr, Rational
+from sympy import Eq, Expr, Rational, SympifyError
 
 sys.path.append(str(Path(__file__).parents[2]))
 
@@ -69,9 +69,15 @@ def find(text: str) -> str:
 
     Phrases such as "final answer is" come first, then what stands last.
     """
-    readable = (match for match, target in matches(text) if extract_match(match, target)[0] is not None)
-    found = next(readable, None)
+    found = next((match for match, target in matches(text) if readable(match, target)), None)
     return "" if found is None else written(found)
+
+
+def readable(match: Match[str], target: Any) -> bool:
+    """Whether math-verify makes anything of a match; on the digits of other scripts it stumbles."""
+    with suppress(SympifyError):
+        return extract_match(match, target)[0] is not None
+    return False
 
 
 def matches(text: str) -> Iterator[tuple[Match[str], Any]]:
