@@ -9,10 +9,12 @@ One rollout is one *row*, a TensorDict without batch dimensions. This is the sch
 | `("log_probs", "sampled")`   | float32 [T]     | log pi_old of each response token; 0 on the prompt   |
 | `("log_probs", "reference")` | float32 [T]     | log pi_ref likewise; only when a KL term is asked for |
 | `reward`, `success`          | float32, bool [1] | shaped reward in [0, 1], and whether it is correct  |
+| `advantage`                  | float32 []      | what the response earns in the loss; 1 for imitation |
 | `group_id`, `group_size`     | int64 []        | the visit, and how many of its rows will arrive      |
 | `prompt_id`, `rollout_index` | int64 []        | the question, and the position in its group          |
 | `policy_version`             | int64 []        | version that sampled the first token                 |
 | `fingerprint`                | int64 []        | equal for answers that count as duplicates           |
+| `pass_rate`                  | float32 []      | share of successful answers in its group             |
 | `priority_weight`            | float32 []      | importance weight; set by a prioritised buffer only  |
 
 Masks come from lengths, never from comparing with the pad or end-of-sequence id.
@@ -20,9 +22,10 @@ Masks come from lengths, never from comparing with the pad or end-of-sequence id
 Shape suffixes: B rows of a micro-batch, T padded length, N response tokens of all its rows.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from statistics import fmean
 from typing import TypeAlias
 
 import torch
@@ -40,26 +43,31 @@ SAMPLED: Key = ("log_probs", "sampled")
 REFERENCE: Key = ("log_probs", "reference")
 REWARD: Key = "reward"
 SUCCESS: Key = "success"
+ADVANTAGE: Key = "advantage"
 GROUP_ID: Key = "group_id"
 GROUP_SIZE: Key = "group_size"
 PROMPT_ID: Key = "prompt_id"
 ROLLOUT_INDEX: Key = "rollout_index"
 POLICY_VERSION: Key = "policy_version"
+PASS_RATE: Key = "pass_rate"
 FINGERPRINT: Key = "fingerprint"
 WEIGHT: Key = "priority_weight"
 
 
-def group_rows(group: Group, fingerprints: Sequence[int]) -> list[TensorDict]:
+def group_rows(
+    group: Group, fingerprints: Sequence[int], advantages: Mapping[int, float]
+) -> list[TensorDict]:
     """One row per rollout of `group` that was judged; abstentions leave the group.
 
-    `fingerprints[i]` (a signed 64-bit number) belongs to `group.rollouts[i]`.
+    `fingerprints[i]` (a signed 64-bit number) and `advantages[i]` belong to `group.rollouts[i]`.
     """
     assert len(fingerprints) == len(group.rollouts) == len(group.verdicts)
-    judged = [i for i, verdict in enumerate(group.verdicts) if not verdict.abstains]
+    judged = group.judged
     shared = {
         GROUP_ID: torch.tensor(group.ticket.group_id),
         GROUP_SIZE: torch.tensor(len(judged)),
         PROMPT_ID: torch.tensor(group.ticket.prompt.id),
+        PASS_RATE: torch.tensor(fmean([group.verdicts[i].success for i in judged] or [0.0])),
     }
     prompt = group.ticket.prompt.token_ids
     return [
@@ -69,6 +77,7 @@ def group_rows(group: Group, fingerprints: Sequence[int]) -> list[TensorDict]:
                 **shared,
                 REWARD: torch.tensor([group.rewards[i]]),
                 SUCCESS: torch.tensor([group.verdicts[i].success]),
+                ADVANTAGE: torch.tensor(advantages[i]),
                 ROLLOUT_INDEX: torch.tensor(group.rollouts[i].index),
                 POLICY_VERSION: torch.tensor(group.rollouts[i].version_start),
                 FINGERPRINT: torch.tensor(fingerprints[i], dtype=torch.int64),
@@ -108,6 +117,9 @@ class MicroBatch:
     """Response tokens of each row."""
     weights_B: Tensor
     """Importance weight of each row; 1 unless a prioritised buffer chose it."""
+    advantages_B: Tensor
+    versions_B: Tensor
+    """Policy version that sampled each row."""
     row_N: Tensor
     position_N: Tensor
     sampled_N: Tensor
@@ -156,6 +168,8 @@ def _pad(rows: list[TensorDictBase], index: tuple[int, ...]) -> MicroBatch:
         lengths_B=torch.tensor([len(row) for row in tokens]),
         responses_B=torch.bincount(row_N, minlength=len(rows)),
         weights_B=torch.tensor([1.0 if weight is None else weight.item() for weight in weights]),
+        advantages_B=torch.stack([row[ADVANTAGE] for row in rows]),
+        versions_B=torch.stack([row[POLICY_VERSION] for row in rows]),
         row_N=row_N,
         position_N=position_N,
         sampled_N=responses(SAMPLED),

@@ -7,7 +7,7 @@ case. Every rank holds all weights and learns from its own shard of the step's r
 import json
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
@@ -19,26 +19,30 @@ from tensordict import TensorDictBase
 from torch import Tensor, distributed
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
+from expert_iteration.algorithms import Advantage, objective_of
 from expert_iteration.batching import REFERENCE, MicroBatch, micro_batches
-from expert_iteration.config import Normalization, OptimizerConfig, RunConfig, Schedule
-from expert_iteration.losses import StepSize, kl_estimate, sft_loss, token_weights
+from expert_iteration.config import KLSchedule, LossConfig, ModelConfig, OptimizerConfig, RunConfig, Schedule
+from expert_iteration.losses import Importance, Scored, StepSize, kl_estimate, step_loss
 from expert_iteration.model import load_model, model_folder, response_log_probs
 from expert_iteration.types import Metrics
 
 BUCKET_ELEMENTS = 2**25
 """Gradient elements that are summed over the ranks in one call."""
 
-LOSS_METRICS = ("loss/total", "loss/sft", "loss/kl", "train/entropy", "train/log_ratio")
+LOSS_METRICS = ("loss/total", "loss/objective", "loss/kl", "train/entropy", "train/log_ratio")
 """Means over the step. `loss/kl` is not yet multiplied by its coefficient; `train/log_ratio` is the
 mean of log pi - log pi_old: 0 just after a push, growing with the distance from the sampler."""
+
+IMPORTANCE_SUMS = ("clipped", "weight", "weight_squared")
+"""Over the response tokens of a step, for losses with importance weights."""
 
 TOKENIZER_FILES = ("added_tokens*", "chat_template*", "merges*", "special_tokens*", "tokenizer*", "vocab*")
 
 
-def learning_rate(config: OptimizerConfig, step: int, progress: float) -> float:
-    """Rate of optimizer step number `step` (from 0) at `progress`, the share of all steps already taken.
+def rate_factor(config: OptimizerConfig, step: int, progress: float) -> float:
+    """Share of the peak rate at step number `step` (from 0), when `progress` of all steps lies behind.
 
-    Linear and cosine go from `learning_rate` at progress 0 to zero at 1; the warm-up multiplies.
+    Linear and cosine go from 1 at progress 0 to zero at 1; the warm-up multiplies.
     """
     warmup = min(1.0, (step + 1) / config.warmup_steps) if config.warmup_steps else 1.0
     decay = {
@@ -46,7 +50,34 @@ def learning_rate(config: OptimizerConfig, step: int, progress: float) -> float:
         Schedule.linear: 1 - progress,
         Schedule.cosine: (1 + math.cos(math.pi * progress)) / 2,
     }
-    return config.learning_rate * warmup * decay[config.schedule]
+    return warmup * decay[config.schedule]
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What all micro-batches of an optimizer step have in common."""
+
+    size: StepSize
+    baseline: float
+    """Mean advantage."""
+    kl_coefficient: float
+
+
+def importance_metrics(tokens: int, clipped: float, weight: float, weight_squared: float) -> Metrics:
+    """From the IMPORTANCE_SUMS of a step with `tokens` response tokens.
+
+    `train/ess` is the effective sample size of the weights (sum w)^2 / sum w^2, as a share of the tokens.
+    """
+    return {
+        "train/clip_fraction": clipped / tokens,
+        "train/ess": weight**2 / (tokens * weight_squared) if weight_squared else 0.0,
+    }
+
+
+def kl_coefficient(config: LossConfig, progress: float) -> float:
+    """Weight of the divergence from the reference at `progress`, the share of all steps already taken."""
+    left = 1 - progress if config.kl_schedule is KLSchedule.linear else 1.0
+    return config.kl_coefficient * left
 
 
 class Learner:
@@ -59,7 +90,12 @@ class Learner:
         self.model = load_model(config.model, device).train()
         self.steps = 0
         """Optimizer steps of the run so far, skipped ones included."""
+        self.version = 0
+        """Policy version that the engines got last; rows tell theirs, and so how old they are."""
         self._config = config
+        self._objective = objective_of(config)
+        self._restarted_at = 0
+        """Value of `steps` at the last restart, from where the warm-up counts."""
         self._world_size = world_size
         self.reset_optimizer()
 
@@ -74,17 +110,29 @@ class Learner:
             fused=True,
         )
 
-    def learn(self, rows: Sequence[TensorDictBase], progress: float) -> Metrics:
+    def restart(self) -> None:
+        """Go back to the initial weights with a fresh optimizer, as if no step had been taken."""
+        self._take_weights(self._config.model)
+        self.reset_optimizer()
+        self._restarted_at = self.steps
+
+    def learn(
+        self, rows: Sequence[TensorDictBase], progress: float, peak_rate: float | None = None
+    ) -> Metrics:
         """Take one optimizer step; `rows` is this rank's shard of it and may be empty.
 
-        `progress` is the share of the run's optimizer steps already taken. The metrics are those of
+        `progress` is the share of the schedule that lies behind, `peak_rate` its highest learning rate
+        (None: optimizer.learning_rate). The metrics are those of
         the whole step and equal on all ranks. A step whose loss or gradient is not finite, or that
         holds no response token, leaves the weights alone and reports `train/skipped` 1.
         """
-        rate = learning_rate(self._config.optimizer, self.steps, progress)
+        options = self._config.optimizer
+        peak = options.learning_rate if peak_rate is None else peak_rate
+        rate = peak * rate_factor(options, self.steps - self._restarted_at, progress)
         batches = micro_batches(rows, self._config.micro_batch_tokens)
-        size, counts = self._measure(batches)
-        losses = self._backward(batches, size)
+        size, baseline, counts = self._measure(batches)
+        step = Step(size, baseline, kl_coefficient(self._config.loss, progress))
+        losses = self._backward(batches, step)
         grad_norm = self._gradient_norm()
         applied = counts["train/response_tokens"] > 0 and math.isfinite(losses["loss/total"] + grad_norm)
         if applied:
@@ -120,7 +168,8 @@ class Learner:
             for kind, value in state.items()
         }
         save_file(moments, folder / "trainer.safetensors")
-        (folder / "trainer.json").write_text(json.dumps({"steps": self.steps}))
+        state = {"steps": self.steps, "restarted_at": self._restarted_at}
+        (folder / "trainer.json").write_text(json.dumps(state))
 
     def load(self, folder: Path) -> None:
         """Go on exactly where `save` was called.
@@ -128,58 +177,100 @@ class Learner:
         Raises:
             ConfigError: the model of `folder` cannot be read.
         """
-        saved = load_model(replace(self._config.model, path=str(folder / "model")), "cpu")
-        self.model.load_state_dict(saved.state_dict())
+        self._take_weights(replace(self._config.model, path=str(folder / "model")))
         self.reset_optimizer()
         parameters = dict(self.model.named_parameters())
         for key, value in load_file(folder / "trainer.safetensors").items():
             kind, name = key.split("/", 1)
             self._optimizer.state[parameters[name]][kind] = value.to(self.model.device, copy=True)
-        self.steps = json.loads((folder / "trainer.json").read_text())["steps"]
+        state = json.loads((folder / "trainer.json").read_text())
+        self.steps, self._restarted_at = state["steps"], state["restarted_at"]
 
-    def _measure(self, batches: Sequence[MicroBatch]) -> tuple[StepSize, Metrics]:
+    def _take_weights(self, config: ModelConfig) -> None:
+        self.model.load_state_dict(load_model(config, "cpu").state_dict())
+
+    def _measure(self, batches: Sequence[MicroBatch]) -> tuple[StepSize, float, Metrics]:
+        """Size of the step, mean of its advantages, and counts for the log."""
         local = [
+            sum(float(batch.advantages_B.sum()) for batch in batches),
             sum(len(batch.row_N) for batch in batches),
             sum(len(batch.index) for batch in batches),
             sum(int(batch.lengths_B.sum()) for batch in batches),
             sum(batch.tokens_BT.numel() for batch in batches),
         ]
-        total = self._sum_over_ranks(torch.tensor(local, device=self.model.device))
-        responses, sequences, tokens, padded = total.tolist()
-        return StepSize(max(1, responses), sequences), {
-            "train/response_tokens": responses,
-            "train/sequences": sequences,
-            "train/tokens": tokens,
-            "train/padding": 1 - tokens / max(1, padded),
-        }
+        total = self._sum_over_ranks(torch.tensor(local, dtype=torch.float64, device=self.model.device))
+        advantages, *numbers = total.tolist()
+        responses, sequences, tokens, padded = (int(number) for number in numbers)
+        return (
+            StepSize(max(1, responses), sequences),
+            advantages / max(1, sequences),
+            {
+                "train/advantage": advantages / max(1, sequences),
+                "train/response_tokens": responses,
+                "train/sequences": sequences,
+                "train/tokens": tokens,
+                "train/padding": 1 - tokens / max(1, padded),
+            },
+        )
 
-    def _backward(self, batches: Sequence[MicroBatch], size: StepSize) -> Metrics:
-        sums = torch.zeros(len(LOSS_METRICS), device=self.model.device)
+    def _backward(self, batches: Sequence[MicroBatch], step: "Step") -> Metrics:
+        sums = torch.zeros(len(LOSS_METRICS) + len(IMPORTANCE_SUMS), device=self.model.device)
         for batch in batches:
-            loss, values = self._loss(batch.to(self.model.device), size)
+            scored, entropy_N = self._score(batch.to(self.model.device), step)
+            loss, values = self._loss(scored, batch.weights_B.to(self.model.device), step)
             loss.backward()
-            sums += values
-        return dict(zip(LOSS_METRICS, self._sum_over_ranks(sums).tolist(), strict=True))
+            with torch.no_grad():
+                means = [entropy_N.sum(), (scored.logprobs_N - scored.sampled_N).sum()]
+                means = [total / step.size.tokens for total in means]
+                sums += torch.cat([values, torch.stack(means), self._importance(scored)])
+        found = self._sum_over_ranks(sums).tolist()
+        metrics = dict(zip(LOSS_METRICS, found, strict=False))
+        if self._objective.off_policy:
+            sums_of = dict(zip(IMPORTANCE_SUMS, found[len(LOSS_METRICS) :], strict=True))
+            metrics |= importance_metrics(tokens=step.size.tokens, **sums_of)
+        return metrics
 
-    def _loss(self, batch: MicroBatch, size: StepSize) -> tuple[Tensor, Tensor]:
-        """This micro-batch's part of the step's loss, and of the values of LOSS_METRICS."""
-        options = self._config.loss
+    def _score(self, batch: MicroBatch, step: "Step") -> tuple[Scored, Tensor]:
+        """What the loss reads of a micro-batch, and the entropy of its tokens."""
         logprobs_N, entropy_N = response_log_probs(self.model, batch, self._config.model.autocast)
-        weights_B = token_weights(options.normalization, size, batch.responses_B, batch.weights_B)
-        sft = sft_loss(logprobs_N, weights_B[batch.row_N])
-        kl = self._kl(batch, logprobs_N, size) if options.kl_coefficient else torch.zeros_like(sft)
-        loss = sft + options.kl_coefficient * kl
-        log_ratio_N = logprobs_N - batch.sampled_N
-        with torch.no_grad():
-            means = [entropy_N.sum() / size.tokens, log_ratio_N.sum() / size.tokens]
-        return loss, torch.stack([loss, sft, kl, *means]).detach()
+        centred = self._objective.advantage is Advantage.BATCH
+        scored = Scored(
+            logprobs_N=logprobs_N,
+            sampled_N=batch.sampled_N,
+            reference_N=batch.reference_N,
+            row_N=batch.row_N,
+            responses_B=batch.responses_B,
+            advantages_B=batch.advantages_B - step.baseline * centred,
+            stale_B=self.version - batch.versions_B > 1,
+        )
+        return scored, entropy_N
 
-    def _kl(self, batch: MicroBatch, logprobs_N: Tensor, size: StepSize) -> Tensor:
-        """Mean over the step's response tokens, whatever the normalization of the likelihood."""
-        assert batch.reference_N is not None, f"loss.kl_coefficient is set, but rows lack {REFERENCE}"
-        weights_B = token_weights(Normalization.token, size, batch.responses_B, batch.weights_B)
-        estimate_N = kl_estimate(self._config.loss.kl_estimator, logprobs_N, batch.reference_N)
-        return (weights_B[batch.row_N] * estimate_N).sum()
+    def _loss(self, scored: Scored, weights_B: Tensor, step: "Step") -> tuple[Tensor, Tensor]:
+        """This micro-batch's part of the step's loss, and [loss, objective, KL] for the log."""
+        options = self._config.loss
+        objective = step_loss(self._objective.loss, scored, options, step.size, weights_B)
+        measured = scored.reference_N is not None or options.kl_coefficient
+        kl = self._kl(scored, weights_B, step.size) if measured else torch.zeros_like(objective)
+        loss = objective + step.kl_coefficient * kl
+        return loss, torch.stack([loss, objective, kl]).detach()
+
+    def _kl(self, scored: Scored, weights_B: Tensor, size: StepSize) -> Tensor:
+        """Mean over the step's response tokens, whatever the normalization of the objective."""
+        assert scored.reference_N is not None, f"loss.kl_coefficient is set, but rows lack {REFERENCE}"
+        estimate_N = kl_estimate(self._config.loss.kl_estimator, scored.logprobs_N, scored.reference_N)
+        return (weights_B[scored.row_N] / size.tokens * estimate_N).sum()
+
+    def _importance(self, scored: Scored) -> Tensor:
+        """The IMPORTANCE_SUMS of a micro-batch; zeros when the loss has no importance weights."""
+        if not self._objective.off_policy:
+            return scored.logprobs_N.new_zeros(len(IMPORTANCE_SUMS))
+        options = self._config.loss
+        importance = Importance.of(scored, options.importance_cap)
+        weight_N = importance.ratio_N * importance.weight_N
+        high = 1 + (options.clip_high or options.clip)
+        outside_N = (importance.ratio_N < 1 - options.clip) | (importance.ratio_N > high)
+        capped_N = importance.weight_N >= options.importance_cap
+        return torch.stack([(outside_N | capped_N).sum(), weight_N.sum(), weight_N.square().sum()])
 
     def _gradient_norm(self) -> float:
         """Global norm of the gradient of the whole step, after it is summed over the ranks."""

@@ -1,5 +1,6 @@
 """Rows hold what was sampled, and micro-batches lose nothing of it."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -38,12 +39,18 @@ def group(responses: list[tuple[int, ...]], outcomes: list[Outcome] | None = Non
     return Group(Ticket(group_id=9, iteration=0, prompt=prompt), rollouts, verdicts, rewards)
 
 
+def rows_in(one: Group, fingerprints: Sequence[int] | None = None) -> list[TensorDict]:
+    """Rows of `one`, whose advantages are 0.5 more than their positions."""
+    count = len(one.rollouts)
+    return group_rows(one, fingerprints or range(count), {i: i + 0.5 for i in range(count)})
+
+
 def rows_of(lengths: list[int]) -> list[TensorDict]:
-    return group_rows(group([tuple(range(20, 20 + n)) for n in lengths]), range(len(lengths)))
+    return rows_in(group([tuple(range(20, 20 + n)) for n in lengths]))
 
 
 def test_a_row_holds_prompt_and_response_as_sampled() -> None:
-    [row] = group_rows(group([(8, 9, 2)]), [-(2**63)])
+    [row] = rows_in(group([(8, 9, 2)]), [-(2**63)])
     assert row[TOKENS].tolist() == [5, 6, 7, 8, 9, 2]
     assert row[RESPONSE].tolist() == [False] * 3 + [True] * 3
     assert row[SAMPLED].tolist() == [0.0] * 3 + [-0.5] * 3
@@ -55,10 +62,11 @@ def test_a_row_holds_prompt_and_response_as_sampled() -> None:
 
 def test_abstentions_leave_the_group_and_its_size() -> None:
     outcomes = [Outcome.WRONG, Outcome.TIMEOUT, Outcome.CORRECT, Outcome.ERROR]
-    rows = group_rows(group([(8,), (8,), (9,), (9,)], outcomes), [1, 2, 3, 4])
+    rows = rows_in(group([(8,), (8,), (9,), (9,)], outcomes), [1, 2, 3, 4])
     assert [row["rollout_index"].item() for row in rows] == [0, 2]
     assert [row["fingerprint"].item() for row in rows] == [1, 3]
     assert [row["reward"].item() for row in rows] == [0.0, 1.0]
+    assert [row["advantage"].item() for row in rows] == [0.5, 2.5]
     assert {row["group_size"].item() for row in rows} == {2}
 
 
@@ -85,7 +93,7 @@ def test_micro_batches_hold_every_row_once_within_the_budget(lengths: list[int],
 
 
 def test_a_response_of_pad_tokens_is_still_a_response() -> None:
-    [batch] = micro_batches(group_rows(group([(0, 0, 0), (4, 0)]), [1, 2]), 100)
+    [batch] = micro_batches(rows_in(group([(0, 0, 0), (4, 0)]), [1, 2]), 100)
     assert batch.responses_B.tolist() == [3, 2]
     assert batch.position_N.tolist() == [3, 4, 5, 3, 4]
 

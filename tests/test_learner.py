@@ -10,8 +10,11 @@ from tensordict import TensorDict
 from torch import distributed, multiprocessing
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
-from expert_iteration.batching import REFERENCE, RESPONSE, SAMPLED, TOKENS
+from expert_iteration.algorithms import ALGORITHMS
+from expert_iteration.batching import ADVANTAGE, POLICY_VERSION, REFERENCE, RESPONSE, SAMPLED, TOKENS
 from expert_iteration.config import (
+    AlgorithmConfig,
+    KLSchedule,
     LossConfig,
     ModelConfig,
     Normalization,
@@ -19,19 +22,25 @@ from expert_iteration.config import (
     RunConfig,
     Schedule,
 )
-from expert_iteration.learner import Learner, learning_rate, sum_in_buckets
+from expert_iteration.learner import Learner, kl_coefficient, rate_factor, sum_in_buckets
 from expert_iteration.reference import ReferenceModel
 from expert_iteration.types import Metrics
 
 ONE_MICRO_BATCH = 10_000
 
 
-def run_config(folder: Path, budget: int = ONE_MICRO_BATCH, loss: LossConfig | None = None) -> RunConfig:
+def run_config(
+    folder: Path,
+    budget: int = ONE_MICRO_BATCH,
+    loss: LossConfig | None = None,
+    algorithm: str = "expert_iteration",
+) -> RunConfig:
     return RunConfig(
         micro_batch_tokens=budget,
         model=ModelConfig(path=str(folder)),
         optimizer=OptimizerConfig(learning_rate=1e-3, weight_decay=0.1),
-        loss=loss or LossConfig(),
+        algorithm=AlgorithmConfig(name=algorithm),
+        loss=loss or LossConfig(length_divisor=16),
     )
 
 
@@ -42,9 +51,9 @@ def rows_of(seed: int = 0, count: int = 6) -> list[TensorDict]:
         prompt, length = 2 + i % 3, 8 + 5 * i
         mask = torch.arange(length) >= prompt
         tokens = torch.randint(0, 300, (length,), generator=generator)
-        rows.append(
-            TensorDict({TOKENS: tokens, RESPONSE: mask, SAMPLED: -mask.float(), REFERENCE: -5 * mask.float()})
-        )
+        leaves = {TOKENS: tokens, RESPONSE: mask, SAMPLED: -mask.float(), REFERENCE: -5 * mask.float()}
+        leaves |= {ADVANTAGE: torch.tensor(1.0), POLICY_VERSION: torch.tensor(0)}
+        rows.append(TensorDict(leaves))
     return rows
 
 
@@ -66,7 +75,7 @@ def assert_same_step(
     torch.testing.assert_close(one[1], other[1], rtol=1e-4, atol=2e-5)
 
 
-LOSSES = [LossConfig(normalization, kl_coefficient=0.1) for normalization in Normalization]
+LOSSES = [LossConfig(normalization, length_divisor=16, kl_coefficient=0.1) for normalization in Normalization]
 
 
 @pytest.mark.parametrize("loss", LOSSES, ids=lambda loss: loss.normalization.value)
@@ -117,8 +126,64 @@ def test_gradients_are_summed_whole_in_buckets_of_one_type(tmp_path: Path) -> No
 
 def test_learning_raises_the_likelihood_of_the_rows(tiny_model: Path) -> None:
     learner, rows = Learner(run_config(tiny_model)), rows_of()
-    losses = [learner.learn(rows, progress=0.0)["loss/sft"] for _ in range(20)]
+    losses = [learner.learn(rows, progress=0.0)["loss/objective"] for _ in range(20)]
     assert losses[-1] < losses[0] - 0.5
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_every_method_takes_a_step_that_does_not_depend_on_micro_batches(
+    tiny_model: Path, algorithm: str
+) -> None:
+    rows = rows_of()
+    for i, row in enumerate(rows):
+        row[ADVANTAGE] = torch.tensor([1.0, -1.0, 0.5][i % 3])
+    whole = stepped(run_config(tiny_model, algorithm=algorithm), rows)
+    assert whole[0]["train/skipped"] == 0
+    assert_same_step(stepped(run_config(tiny_model, 40, algorithm=algorithm), rows), whole)
+
+
+def test_a_restarted_learner_depends_on_the_initial_model_and_its_rows_alone(tiny_model: Path) -> None:
+    config = run_config(tiny_model)
+    config.optimizer.warmup_steps = 3
+    fresh, restarted = Learner(config), Learner(config)
+    for seed in (3, 4):
+        restarted.learn(rows_of(seed), progress=0.5)
+    restarted.restart()
+    for seed in (1, 2):
+        one, other = (learner.learn(rows_of(seed), progress=0.1) for learner in (fresh, restarted))
+        assert one == other
+    assert all(torch.equal(value, weights(restarted)[name]) for name, value in weights(fresh).items())
+    assert (fresh.steps, restarted.steps) == (2, 4)
+
+
+def test_a_batch_baseline_is_the_mean_of_the_whole_step(tiny_model: Path) -> None:
+    config = run_config(tiny_model, algorithm="a_star_po")
+    config.algorithm.variant = "policy_gradient"
+    config.loss.normalization = Normalization.sequence
+    rows = rows_of()
+    for row in rows:
+        row[ADVANTAGE] = torch.tensor(3.0)
+    metrics, _ = stepped(config, rows)
+    assert metrics["train/advantage"] == 3
+    assert metrics["loss/objective"] == pytest.approx(0, abs=1e-6) and metrics["train/grad_norm"] < 1e-5
+
+
+def test_importance_weights_are_reported_and_capped_for_old_rows(tiny_model: Path) -> None:
+    learner, rows = Learner(run_config(tiny_model, algorithm="grpo")), rows_of()
+    young = learner.learn(rows, progress=0.0)
+    assert 0 < young["train/ess"] < 1 and young["train/clip_fraction"] == 1
+    learner = Learner(run_config(tiny_model, algorithm="grpo"))
+    learner.version = 2
+    for row in rows:
+        row[SAMPLED] = row[SAMPLED] * 50
+    old = learner.learn(rows, progress=0.0)
+    assert old["train/ess"] == pytest.approx(1) and old["train/clip_fraction"] == 1
+
+
+def test_the_kl_coefficient_may_fall_to_zero_over_the_run() -> None:
+    config = LossConfig(kl_coefficient=0.4, kl_schedule=KLSchedule.linear)
+    assert [kl_coefficient(config, progress) for progress in (0.0, 0.5, 1.0)] == [0.4, 0.2, 0.0]
+    assert kl_coefficient(LossConfig(kl_coefficient=0.4), 0.5) == 0.4
 
 
 def test_metrics_describe_the_step(tiny_model: Path) -> None:
@@ -131,8 +196,9 @@ def test_metrics_describe_the_step(tiny_model: Path) -> None:
     assert metrics["train/sequences"] == len(rows)
     assert metrics["train/padding"] == pytest.approx(1 - tokens / (6 * 33))
     assert metrics["train/entropy"] == pytest.approx(math.log(320), rel=0.05)
-    assert metrics["train/log_ratio"] == pytest.approx(1 - metrics["loss/sft"], rel=1e-4)
-    assert metrics["loss/total"] == metrics["loss/sft"] and metrics["loss/kl"] == 0
+    assert metrics["train/log_ratio"] == pytest.approx(1 - metrics["loss/objective"], rel=1e-4)
+    assert metrics["loss/total"] == metrics["loss/objective"], "measured, not added"
+    assert metrics["loss/kl"] > 0
     assert metrics["train/skipped"] == 0
 
 
@@ -254,12 +320,12 @@ def test_a_reset_optimizer_forgets_its_moments_and_keeps_the_count(tiny_model: P
     ],
 )
 def test_a_schedule_starts_at_the_rate_and_ends_with_the_run(schedule: Schedule, rates: list[float]) -> None:
-    options = OptimizerConfig(learning_rate=2.0, schedule=schedule)
-    found = [learning_rate(options, step=9, progress=progress) for progress in (0.0, 0.5, 1.0)]
+    options = OptimizerConfig(schedule=schedule)
+    found = [2.0 * rate_factor(options, step=9, progress=progress) for progress in (0.0, 0.5, 1.0)]
     assert found == pytest.approx(rates)
 
 
 def test_the_warm_up_rises_over_its_steps_to_the_schedule() -> None:
-    options = OptimizerConfig(learning_rate=2.0, warmup_steps=4)
-    found = [learning_rate(options, step, progress=0.0) for step in range(6)]
+    options = OptimizerConfig(warmup_steps=4)
+    found = [2.0 * rate_factor(options, step, progress=0.0) for step in range(6)]
     assert found == [0.5, 1.0, 1.5, 2.0, 2.0, 2.0]

@@ -10,7 +10,15 @@ from safetensors.torch import load_file, save_file
 from tensordict import TensorDict
 from transformers import PreTrainedModel
 
-from expert_iteration.batching import TOKENS, MicroBatch, micro_batches
+from expert_iteration.batching import (
+    ADVANTAGE,
+    POLICY_VERSION,
+    RESPONSE,
+    SAMPLED,
+    TOKENS,
+    MicroBatch,
+    micro_batches,
+)
 from expert_iteration.config import ConfigError, Dtype, ModelConfig
 from expert_iteration.model import ResponseScores, load_model, response_log_probs
 
@@ -25,7 +33,15 @@ def rows_of(lengths: list[tuple[int, int]]) -> list[TensorDict]:
         tokens[-1] = 0
         mask = torch.arange(length) >= prompt
         rows.append(
-            TensorDict({TOKENS: tokens, ("masks", "response"): mask, ("log_probs", "sampled"): -mask.float()})
+            TensorDict(
+                {
+                    TOKENS: tokens,
+                    RESPONSE: mask,
+                    SAMPLED: -mask.float(),
+                    ADVANTAGE: torch.tensor(1.0),
+                    POLICY_VERSION: torch.tensor(0),
+                }
+            )
         )
     return rows
 
