@@ -10,16 +10,20 @@ from hypothesis import strategies as st
 from tensordict import TensorDict
 from torchrl.data import LazyStackStorage, TensorDictReplayBuffer
 
+from expert_iteration.algorithms import Keep
 from expert_iteration.batching import Key, flatten_rows, stack, unflatten_rows
-from expert_iteration.config import SelectionConfig, Strategy
-from expert_iteration.selection import Candidate, Fate, TopKRewardSelector, select
+from expert_iteration.config import Duplicates, Prefer, SelectionConfig, Strategy
+from expert_iteration.selection import Candidate, Fate, select
+from expert_iteration.selector import TopKRewardSelector
+from expert_iteration.traces import runs
 
 configs = st.builds(
     SelectionConfig,
     strategy=st.sampled_from(Strategy),
     top_k=st.none() | st.integers(1, 4),
     min_reward=st.none() | st.sampled_from([0.0, 0.5, 1.0]),
-    deduplicate=st.booleans(),
+    duplicates=st.sampled_from([Duplicates.keep, Duplicates.text]),
+    prefer=st.sampled_from(Prefer),
 )
 answers = st.builds(
     Candidate,
@@ -61,12 +65,12 @@ def test_no_wrong_answer_is_kept_unless_the_gate_is_lowered_by_hand(group, confi
 @given(group=groups, config=configs, seed=st.integers(0, 9))
 def test_as_many_distinct_answers_are_kept_as_pass_the_gate_up_to_top_k(group, config, seed):
     fates = select(group, config, seed)
-    gate = (Fate.UNSUCCESSFUL, Fate.BELOW_MIN_REWARD)
+    gate = (Fate.UNSUCCESSFUL, Fate.BELOW_MIN_REWARD, Fate.NOT_ABOVE_MEDIAN)
     passing = [index for index, fate in fates.items() if fate not in gate]
-    distinct = {group[i].fingerprint for i in passing} if config.deduplicate else passing
+    distinct = {group[i].fingerprint for i in passing} if config.duplicates is Duplicates.text else passing
     chosen = kept(fates)
     assert len(chosen) == min(len(distinct), config.top_k or len(group))
-    if config.deduplicate:
+    if config.duplicates is Duplicates.text:
         assert len({group[index].fingerprint for index in chosen}) == len(chosen)
 
 
@@ -86,7 +90,7 @@ def test_every_fate_is_told():
     }
 
 
-@pytest.mark.parametrize("strategy", Strategy)
+@pytest.mark.parametrize("strategy", [Strategy.top_k, Strategy.random])
 def test_ties_break_by_seed_and_prompt_and_not_by_position(strategy):
     config = SelectionConfig(strategy=strategy, top_k=1)
     group = [answer(index) for index in range(4)]
@@ -103,6 +107,49 @@ def test_the_random_strategy_is_blind_to_reward_beyond_the_gate():
     assert 60 < winners.count(0) < 140
 
 
+@pytest.mark.parametrize(
+    ("prefer", "winner"), [(Prefer.shortest, 2), (Prefer.most_likely, 1), (Prefer.first, None)]
+)
+def test_a_preference_decides_between_equal_rewards(prefer, winner):
+    group = [
+        Candidate(0, i, 1.0, success=True, fingerprint=i, length=length, log_prob=log_prob)
+        for i, (length, log_prob) in enumerate([(9, -0.5), (8, -0.1), (3, -0.9)])
+    ]
+    winners = {kept(select(group, SelectionConfig(top_k=1, prefer=prefer), seed))[0] for seed in range(50)}
+    assert winners == ({0, 1, 2} if winner is None else {winner})
+
+
+def test_a_preference_never_beats_a_reward():
+    short = Candidate(0, 0, 0.9, success=True, fingerprint=0, length=1)
+    better = Candidate(0, 1, 1.0, success=True, fingerprint=1, length=99)
+    assert kept(select([short, better], SelectionConfig(top_k=1, prefer=Prefer.shortest), seed=0)) == [1]
+
+
+def test_the_most_diverse_answers_are_those_that_share_least():
+    traces = [(1, 2, 3, 4, 5, 6), (1, 2, 3, 4, 5, 7), (9, 8, 7, 6, 5, 4)]
+    group = [Candidate(0, i, 1.0, True, i, runs=frozenset(runs(trace))) for i, trace in enumerate(traces)]
+    for seed in range(20):
+        chosen = kept(select(group, SelectionConfig(top_k=2, prefer=Prefer.most_diverse), seed))
+        assert 2 in chosen and len(chosen) == 2
+
+
+def test_whole_groups_are_kept_where_answers_differ_and_nothing_where_they_do_not():
+    config = SelectionConfig(duplicates=Duplicates.keep)
+    mixed, right, wrong = ([answer(0, reward=a), answer(1, reward=b)] for a, b in [(1, 0), (1, 1), (0, 0)])
+    assert kept(select(mixed, config, 0, Keep.GROUPS)) == [0, 1]
+    for group in (right, wrong):
+        assert set(select(group, config, 0, Keep.GROUPS).values()) == {Fate.NO_SIGNAL}
+        assert kept(select(group, config, 0, Keep.ALL)) == [0, 1]
+
+
+@pytest.mark.parametrize(("right", "stays"), [(0, 0), (1, 1), (4, 4), (5, 0), (8, 0)])
+def test_torchrl_keeps_what_lies_above_the_lower_median_alone(right, stays):
+    config = SelectionConfig(strategy=Strategy.compat_torchrl, duplicates=Duplicates.keep)
+    group = [answer(index, reward=float(index < right)) for index in range(8)]
+    assert len(kept(select(group, config, seed=0))) == stays
+    assert len(kept(select(group, SelectionConfig(duplicates=Duplicates.keep), seed=0))) == right
+
+
 def row(group_id: int, index: int, size: int, reward: float = 1.0) -> TensorDict:
     scalars = {
         "group_id": group_id,
@@ -114,6 +161,8 @@ def row(group_id: int, index: int, size: int, reward: float = 1.0) -> TensorDict
     }
     leaves: dict[Key, torch.Tensor] = {key: torch.tensor(value) for key, value in scalars.items()}
     leaves["tokens", "full"] = torch.arange(3 + index)
+    leaves["masks", "response"] = torch.arange(3 + index) >= 2
+    leaves["log_probs", "sampled"] = torch.zeros(3 + index)
     leaves["reward"] = torch.tensor([reward])
     leaves["success"] = torch.tensor([reward == 1.0])
     return TensorDict(leaves)
