@@ -6,7 +6,7 @@
 At any time reads + forfeited + reads_left = epochs x written.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from math import ceil
 from typing import Any
@@ -18,13 +18,16 @@ from torchrl.data import LazyStackStorage, PrioritizedSampler, RandomSampler, Te
 from torchrl.data.replay_buffers.samplers import Sampler as TorchRLSampler
 from torchrl.data.replay_buffers.storages import Storage
 
-from expert_iteration.batching import POLICY_VERSION, REWARD, WEIGHT, stack
-from expert_iteration.config import RunConfig, Sampler
+from expert_iteration.adaptive import batch_size
+from expert_iteration.algorithms import algorithm_of
+from expert_iteration.batching import PASS_RATE, POLICY_VERSION, REWARD, WEIGHT, stack
+from expert_iteration.config import Priority, RunConfig, Sampler
 from expert_iteration.segment_trees import prioritized_sampler
-from expert_iteration.selection import Fate, TopKRewardSelector
+from expert_iteration.selection import Fate
+from expert_iteration.selector import TopKRewardSelector
 
 PRIORITY_FLOOR = 0.01
-"""Priority of a row without reward: rare, but possible."""
+"""Added to every priority, so that each row is read now and then."""
 
 _SLOT = "index"
 """Where TorchRL writes the storage slot into a row."""
@@ -130,13 +133,16 @@ class RolloutBuffer:
     def __init__(self, config: RunConfig) -> None:
         synchronous = config.mode.max_staleness == 0
         self._epochs = config.epochs
-        self._batch_size = config.batch_size
+        self._config = config
+        self._accumulate = config.algorithm.accumulate
         self._max_staleness = config.mode.max_staleness
         self._books = Books()
         self._batches: dict[int, tuple[list[TensorDictBase], set[int]]] = {}
         """Optimizer step -> its global batch, and the ranks that have not fetched their rows."""
         self._slots = Slots()
-        self._selector = TopKRewardSelector(config.selection, config.seed, synchronous)
+        self._selector = TopKRewardSelector(
+            config.selection, config.seed, algorithm_of(config).keep, in_order=synchronous
+        )
         self._generator = torch.Generator().manual_seed(config.seed)
         self._replay = TensorDictReplayBuffer(
             storage=LazyStackStorage(config.buffer.capacity),
@@ -159,7 +165,8 @@ class RolloutBuffer:
             self._give_up(slots[slots < len(self._slots.reads)])
             self._books.written += len(slots)
             self._register(slots)
-            self._drop_stale()
+            if not self._accumulate:
+                self._drop_stale()
         return self._selector.fates.get(group_id, {})
 
     def missing(self, groups: int) -> list[int]:
@@ -170,7 +177,12 @@ class RolloutBuffer:
         """The trainer stands at policy version `version`: rows that are now too old leave."""
         assert version >= self._books.version, f"policy version went back to {version}"
         self._books.version = version
-        self._drop_stale()
+        if self._config.buffer.priority is Priority.recency:
+            self._prioritize(torch.arange(len(self._slots.versions)))
+        if self._accumulate:
+            self._renew()
+        else:
+            self._drop_stale()
 
     def reads_left(self) -> int:
         """Reads that may still be made of the rows held; 0: no optimizer step before new rows."""
@@ -182,6 +194,10 @@ class RolloutBuffer:
         if isinstance(sampler, LeastReadSampler):
             return sampler.batches_left(self._batch_size)
         return ceil(self.reads_left() / self._batch_size)
+
+    @property
+    def _batch_size(self) -> int:
+        return batch_size(self._config, len(self._slots.reads))
 
     def draw(self, step: int, rank: int = 0, world_size: int = 1) -> list[TensorDictBase]:
         """The rows of optimizer step `step` for one rank.
@@ -247,14 +263,24 @@ class RolloutBuffer:
         slots = info["index"]
         self._slots.reads.index_add_(0, slots, torch.ones_like(slots))
         self._books.reads += len(slots)
-        return [row.exclude(_SLOT) for row in batch.unbind(0)]
+        rows = [row.exclude(_SLOT) for row in batch.unbind(0)]
+        if isinstance(self._replay.sampler, PrioritizedSampler):
+            scale = weight_scale(self._replay.sampler, len(self._slots.reads))
+            for row in rows:
+                row[WEIGHT] = row[WEIGHT] * scale
+        return rows
 
     def _register(self, slots: Tensor) -> None:
         rows = self._rows(slots)
         self._slots.write(slots, torch.tensor([int(row[POLICY_VERSION]) for row in rows]))
-        if isinstance(self._replay.sampler, PrioritizedSampler):
-            rewards = torch.cat([row[REWARD] for row in rows])
-            self._replay.update_priority(slots, rewards.clamp(min=0) + PRIORITY_FLOOR)
+        self._prioritize(slots)
+
+    def _prioritize(self, slots: Tensor) -> None:
+        """Give the rows in `slots` their priorities, if the sampler has any use for them."""
+        if isinstance(self._replay.sampler, PrioritizedSampler) and len(slots):
+            value = PRIORITIES[self._config.buffer.priority]
+            found = [value(row, self._books.version) for row in self._rows(slots)]
+            self._replay.update_priority(slots, torch.tensor(found).clamp(min=0) + PRIORITY_FLOOR)
 
     def _drop_stale(self) -> None:
         stale = self._slots.versions < self._books.version - self._max_staleness
@@ -265,6 +291,12 @@ class RolloutBuffer:
         arrival = torch.arange(len(stale)).roll(-self._cursor())
         fresh = arrival[~stale[arrival]]
         self._refill(self._rows(fresh), self._slots.reads[fresh])
+
+    def _renew(self) -> None:
+        """Every row counts as written anew: it is read `epochs` times more, together with the next ones."""
+        self._books.forfeited += self.reads_left()
+        self._books.written += len(self._slots.reads)
+        self._slots.reads.zero_()
 
     def _give_up(self, slots: Tensor) -> None:
         """Count the rows in `slots`, which leave, and the reads that they still had."""
@@ -287,6 +319,24 @@ class RolloutBuffer:
     def _cursor(self) -> int:
         """Slot that is written next."""
         return self._replay.writer.state_dict()["_cursor"]
+
+
+PRIORITIES: dict[Priority, Callable[[TensorDictBase, int], float]] = {
+    Priority.reward: lambda row, _: float(row[REWARD]),
+    Priority.difficulty: lambda row, _: 1 - float(row[PASS_RATE]),
+    Priority.recency: lambda row, version: 1 / (1 + max(0, version - int(row[POLICY_VERSION]))),
+}
+"""(row, policy version of the trainer) -> priority, before the floor."""
+
+
+def weight_scale(sampler: PrioritizedSampler, rows: int) -> float:
+    """Factor from TorchRL's importance weights, whose largest is 1, to (rows * P)^-beta.
+
+    P is the probability that a draw hits the row; at beta 1 these have a mean of 1. With the former, the
+    loss would shrink with the smallest priority in the buffer.
+    """
+    total, smallest = sampler._sum_tree.query(0, rows), sampler._min_tree.query(0, rows)
+    return float((total / (rows * smallest)) ** sampler._beta)
 
 
 def _sampler(config: RunConfig, slots: Slots, whole_passes: bool) -> TorchRLSampler:

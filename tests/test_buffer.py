@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterable
 from itertools import chain
 from random import Random
+from statistics import fmean
 
 import pytest
 import torch
@@ -14,7 +15,17 @@ from tensordict import TensorDict
 
 from expert_iteration.batching import FINGERPRINT, WEIGHT, flatten_rows, unflatten_rows
 from expert_iteration.buffer import PRIORITY_FLOOR, BufferStatus, RolloutBuffer
-from expert_iteration.config import BufferConfig, ModeConfig, RunConfig, Sampler, SelectionConfig
+from expert_iteration.config import (
+    AdaptiveConfig,
+    AdaptiveRow,
+    AlgorithmConfig,
+    BufferConfig,
+    ModeConfig,
+    Priority,
+    RunConfig,
+    Sampler,
+    SelectionConfig,
+)
 from expert_iteration.segment_trees import MinTree, SumTree
 from expert_iteration.selection import Fate
 
@@ -32,17 +43,21 @@ def config(
         epochs=epochs,
         batch_size=batch_size,
         mode=ModeConfig(max_staleness=max_staleness),
+        algorithm=AlgorithmConfig(name="expert_iteration"),
         selection=SelectionConfig(min_reward=0.0),
         buffer=BufferConfig(sampler=sampler, capacity=capacity),
     )
 
 
-def rows_of(group_id: int, size: int, version: int = 0, reward: float = 1.0) -> list[TensorDict]:
+def rows_of(
+    group_id: int, size: int, version: int = 0, reward: float = 1.0, pass_rate: float | None = None
+) -> list[TensorDict]:
     """A group of different answers, whose fingerprint names the row."""
     return [
         TensorDict(
             {
                 ("tokens", "full"): torch.arange(3 + index),
+                ("masks", "response"): torch.arange(3 + index) >= 2,
                 ("log_probs", "sampled"): torch.zeros(3 + index),
                 "reward": torch.tensor([reward]),
                 "success": torch.tensor([True]),
@@ -51,6 +66,7 @@ def rows_of(group_id: int, size: int, version: int = 0, reward: float = 1.0) -> 
                 "prompt_id": torch.tensor(group_id),
                 "rollout_index": torch.tensor(index),
                 "policy_version": torch.tensor(version),
+                "pass_rate": torch.tensor(1.0 if pass_rate is None else pass_rate),
                 "fingerprint": torch.tensor(100 * group_id + index),
             }
         )
@@ -310,8 +326,49 @@ def test_a_prioritized_buffer_prefers_rewards_and_weighs_them_down():
     ratio = ((1 + PRIORITY_FLOOR) / PRIORITY_FLOOR) ** run.buffer.priority_alpha
     assert ratio / 2 < reads[100] / reads[0] < ratio * 2
     weights = {int(row[FINGERPRINT]): float(row[WEIGHT]) for row in drawn}
-    assert weights[0] == pytest.approx(1.0)
-    assert weights[100] == pytest.approx(ratio**-run.buffer.priority_beta, rel=1e-4)
+    assert weights[100] / weights[0] == pytest.approx(ratio**-run.buffer.priority_beta, rel=1e-4)
+
+
+def shares(run: RunConfig, *groups: list[TensorDict], version: int = 0) -> list[float]:
+    """How often the row of each group is drawn, relative to the first."""
+    run.mode.max_staleness, run.buffer.sampler, run.epochs = 9, Sampler.prioritized, 400
+    buffer = RolloutBuffer(run)
+    for group_id, rows in enumerate(groups):
+        buffer.add(group_id, rows)
+    buffer.set_version(version)
+    reads = Counter(names(row for step in range(40) for row in buffer.draw(step)))
+    return [reads[100 * group_id] / reads[0] for group_id in range(len(groups))]
+
+
+def test_the_priority_may_be_how_hard_the_prompt_was():
+    run = config(batch_size=10)
+    run.buffer.priority, run.buffer.priority_alpha = Priority.difficulty, 1.0
+    _, harder = shares(run, rows_of(0, 1, pass_rate=0.75), rows_of(1, 1, pass_rate=0.25))
+    assert 2 < harder < 4.5
+
+
+def test_the_priority_may_be_how_young_the_sample_is_and_falls_as_it_ages():
+    run = config(batch_size=10)
+    run.buffer.priority, run.buffer.priority_alpha = Priority.recency, 1.0
+    _, younger = shares(run, rows_of(0, 1, version=0), rows_of(1, 1, version=3), version=3)
+    assert 2.7 < younger < 5.5
+
+
+@pytest.mark.parametrize("priority", Priority)
+def test_importance_weights_leave_the_expected_gradient_unbiased(priority):
+    run = config(Sampler.prioritized, max_staleness=9, epochs=3000, batch_size=100)
+    run.buffer.priority, run.buffer.priority_alpha, run.buffer.priority_beta = priority, 0.7, 1.0
+    buffer = RolloutBuffer(run)
+    for i in range(6):
+        buffer.add(i, rows_of(i, 1, version=i % 3, reward=0.2 + 0.1 * i, pass_rate=0.9 - 0.1 * i))
+    buffer.set_version(3)
+    gradients = {100 * i: float((i - 2) ** 2) for i in range(6)}
+    drawn = [row for step in range(120) for row in buffer.draw(step)]
+    estimates = torch.tensor([float(row[WEIGHT]) * gradients[int(row[FINGERPRINT])] for row in drawn])
+    error = estimates.std() / len(drawn) ** 0.5
+    assert abs(estimates.mean() - fmean(gradients.values())) < 4 * error
+    unweighted = fmean(gradients[int(row[FINGERPRINT])] for row in drawn)
+    assert abs(unweighted - fmean(gradients.values())) > 4 * error
 
 
 @given(leaves=st.lists(st.floats(0.125, 4.0, width=32), min_size=1, max_size=20), share=st.floats(0, 0.999))
@@ -332,3 +389,29 @@ def test_a_leaf_without_mass_is_never_found():
     tree = SumTree()
     tree[torch.arange(3)] = torch.tensor([0.0, 2.0, 0.0])
     assert tree.scan_lower_bound(torch.tensor([0.0, 1.9])).tolist() == [1, 1]
+
+
+def test_accumulated_rows_never_expire_and_are_read_again_in_every_iteration():
+    run = config(epochs=2, batch_size=2)
+    run.algorithm.accumulate = True
+    buffer, step = RolloutBuffer(run), 0
+    for iteration in range(3):
+        buffer.add(iteration, rows_of(iteration, 2, version=iteration))
+        drawn = []
+        while buffer.reads_left():
+            drawn += [int(row["group_id"]) for row in buffer.draw(step)]
+            step += 1
+        assert sorted(drawn) == sorted([*range(iteration + 1)] * 4)
+        buffer.set_version(iteration + 1)
+    assert buffer.status().expired == 0
+
+
+def test_an_adaptive_batch_follows_the_rows_that_are_held():
+    run = config(epochs=1)
+    run.adaptive = AdaptiveConfig(True, [AdaptiveRow(3, 1, 0.1), AdaptiveRow(None, 3, 0.1)])
+    buffer = RolloutBuffer(run)
+    buffer.add(0, rows_of(0, 3))
+    assert buffer.steps_left() == 3 and len(buffer.draw(0)) == 1
+    buffer = RolloutBuffer(run)
+    buffer.add(0, rows_of(0, 4))
+    assert buffer.steps_left() == 2 and [len(buffer.draw(step)) for step in range(2)] == [3, 1]
