@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from safetensors.torch import load_file, save_file
@@ -12,11 +12,14 @@ from expert_iteration.batching import flatten_rows, unflatten_rows
 from expert_iteration.books import count
 from expert_iteration.buffer import RolloutBuffer
 from expert_iteration.config import RunConfig
+from expert_iteration.ledger import Ledger
 from expert_iteration.reporting.rollouts import RolloutLog
+from expert_iteration.selection import Fate
 from expert_iteration.types import Group, Snapshot, Tally
 
 ROWS = "buffer.safetensors"
 STATE = "buffer.json"
+LEDGER = "ledger.json"
 
 
 class Archive:
@@ -25,16 +28,28 @@ class Archive:
     def __init__(self, config: RunConfig, run_dir: Path) -> None:
         self._buffer = RolloutBuffer(config)
         self._log = RolloutLog(run_dir / "rollouts")
+        self._ledger = Ledger()
         self._books: dict[int, Tally] = {}
 
-    def add(self, groups: Sequence[tuple[Group, Sequence[TensorDictBase]]]) -> None:
-        """Take groups with their rows; what selection decides goes into the log and the books."""
+    def add(
+        self, groups: Sequence[tuple[Group, Sequence[TensorDictBase]]], wasted: Sequence[Group] = ()
+    ) -> None:
+        """Take groups with their rows; what selection decides goes into the log, the books and the ledger.
+
+        `wasted` groups are written down likewise, but their visits are not over.
+        """
+        for group in wasted:
+            self._write(group, dict.fromkeys(group.judged, Fate.NO_SIGNAL), Counter(refilled=1))
         for group, rows in groups:
             fates = self._buffer.add(group.ticket.group_id, rows)
-            self._log.write(group, fates)
-            book = self._books.setdefault(group.ticket.iteration, Counter())
-            book.update(count(group))
-            book.update(Counter(str(fate) for fate in fates.values()))
+            self._write(group, fates, Counter(groups=1))
+
+    def _write(self, group: Group, fates: Mapping[int, Fate], visit: Tally) -> None:
+        self._log.write(group, fates)
+        self._ledger.add(group, [index for index, fate in fates.items() if fate is Fate.KEPT])
+        book = self._books.setdefault(group.ticket.iteration, Counter())
+        book.update(visit + count(group))
+        book.update(Counter(str(fate) for fate in fates.values()))
 
     def draw(self, step: int, rank: int, world_size: int) -> Sequence[TensorDictBase]:
         return self._buffer.draw(step, rank, world_size)
@@ -60,6 +75,10 @@ class Archive:
         """Counts of one iteration."""
         return self._books.get(iteration, Counter())
 
+    def ledger(self) -> Ledger:
+        """What is known of each prompt."""
+        return self._ledger
+
     def missing(self, groups: int) -> list[int]:
         """Of the groups 0 .. `groups` - 1, those that have not arrived."""
         return self._buffer.missing(groups)
@@ -68,10 +87,12 @@ class Archive:
         values, rows = self._buffer.state()
         books = {iteration: dict(book) for iteration, book in self._books.items()}
         state = {"buffer": values, "books": books}
+        (folder / LEDGER).write_text(json.dumps(self._ledger.state()), encoding="utf-8")
         save_file(flatten_rows(rows), folder / ROWS)
         (folder / STATE).write_text(json.dumps(state), encoding="utf-8")
 
     def load(self, folder: Path) -> None:
         state = json.loads((folder / STATE).read_text(encoding="utf-8"))
         self._buffer.restore(state["buffer"], unflatten_rows(load_file(folder / ROWS)))
+        self._ledger = Ledger.of(json.loads((folder / LEDGER).read_text(encoding="utf-8")))
         self._books = {int(iteration): Counter(book) for iteration, book in state["books"].items()}

@@ -4,31 +4,41 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from math import nan
 
+from expert_iteration.traces import normal_text
 from expert_iteration.types import Finish, Group, Metrics, Outcome, Tally, Verdict
 
 COUNTS = (
     *("groups", "rollouts", "tokens", "correct", "formatted", "abstained", "timeout", "error", "truncated"),
-    *("format_millionths", "answer_reward_millionths", "reward_millionths"),
+    *("format_millionths", "answer_reward_millionths", "reward_millionths", "surprisal_millionths"),
+    *("solved", "distinct", "tokens_correct", "refilled", "hinted", "rationalised"),
 )
 """Keys of a tally that are no fates of selection.
 
 Sums of rewards, over the answers that were judged, are counted in millionths: whole numbers add up to the
 same total in any order of arrival.
 """
+MILLION = 1_000_000
 ALARMING_SHARE = 0.01
 """More abstentions than this share of the answers are worth a warning."""
 
 
 def count(group: Group) -> Tally:
-    """What one group adds to the books of its iteration."""
-    judged = [i for i, verdict in enumerate(group.verdicts) if not verdict.abstains]
+    """What one group adds to the books of its iteration; answers with a hint are counted apart."""
+    plain = [i for i, rollout in enumerate(group.rollouts) if not rollout.rationalised]
+    rollouts = [group.rollouts[i] for i in plain]
+    judged = [i for i in plain if not group.verdicts[i].abstains]
     verdicts = [group.verdicts[i] for i in judged]
-    tally = count_verdicts(group.verdicts)
+    tally = count_verdicts([group.verdicts[i] for i in plain])
     tally.update(
-        groups=1,
-        tokens=sum(len(rollout.token_ids) for rollout in group.rollouts),
-        formatted=sum(verdict.format_reward > 0 for verdict in group.verdicts),
-        truncated=sum(rollout.finish is Finish.LENGTH for rollout in group.rollouts),
+        tokens=sum(len(rollout.token_ids) for rollout in rollouts),
+        tokens_correct=sum(len(group.rollouts[i].token_ids) for i in plain if group.verdicts[i].success),
+        formatted=sum(group.verdicts[i].format_reward > 0 for i in plain),
+        truncated=sum(rollout.finish is Finish.LENGTH for rollout in rollouts),
+        solved=int(any(verdict.success for verdict in verdicts)),
+        distinct=len({normal_text(rollout.text) for rollout in rollouts}),
+        hinted=len(group.rollouts) - len(plain),
+        rationalised=sum(verdict.success for verdict in group.verdicts) - tally["correct"],
+        surprisal_millionths=_millionths(-sum(rollout.log_probs) for rollout in rollouts),
         format_millionths=_millionths(verdict.format_reward for verdict in verdicts),
         answer_reward_millionths=_millionths(verdict.answer_reward for verdict in verdicts),
         reward_millionths=_millionths(group.rewards[i] for i in judged),
@@ -51,9 +61,13 @@ def rates(book: Tally, seconds: float) -> Metrics:
     """Metrics of the groups in `book`, which took `seconds` to collect.
 
     Shares are of all rollouts; `format`, `answer_reward` and `reward` are means over those that were judged,
-    NaN when none was. `selection/<fate>` are counts, `rollout/length` tokens of a response.
+    NaN when none was. `entropy` is that of a response token, in nats, estimated without bias by the mean of
+    -log pi_old over all that was sampled (at temperature 1). `distinct` is the share of different traces,
+    `solved` the share of prompts with a correct answer (pass@R), and `headroom` pass@R less pass@1: what
+    exploration still finds beyond the average answer. `selection/<fate>` are counts, `rollout/length` tokens
+    of a response.
     """
-    rollouts = max(1, book["rollouts"])
+    rollouts, visits = max(1, book["rollouts"]), book["groups"] + book["refilled"]
     fates = {f"selection/{key}": float(value) for key, value in book.items() if key not in COUNTS}
     return {
         "rollout/count": float(book["rollouts"]),
@@ -66,6 +80,15 @@ def rates(book: Tally, seconds: float) -> Metrics:
         "rollout/timeout": book["timeout"] / rollouts,
         "rollout/error": book["error"] / rollouts,
         "rollout/length": book["tokens"] / rollouts,
+        "rollout/length_correct": _ratio(book["tokens_correct"], book["correct"]),
+        "rollout/length_wrong": _ratio(
+            book["tokens"] - book["tokens_correct"], book["rollouts"] - book["correct"]
+        ),
+        "rollout/entropy": _ratio(book["surprisal_millionths"] / MILLION, book["tokens"]),
+        "rollout/distinct": book["distinct"] / rollouts,
+        "rollout/solved": _ratio(book["solved"], visits),
+        "rollout/headroom": _ratio(book["solved"], visits) - book["correct"] / rollouts,
+        "rollout/refilled": _ratio(book["refilled"], visits),
         "rollout/tokens_per_second": book["tokens"] / max(seconds, 1e-9),
         "selection/kept": 0.0,
         "selection/kept_share": book["kept"] / rollouts,
@@ -84,9 +107,13 @@ def alarm(book: Tally) -> str | None:
 
 
 def _millionths(rewards: Iterable[float]) -> int:
-    return sum(round(1_000_000 * reward) for reward in rewards)
+    return sum(round(MILLION * reward) for reward in rewards)
 
 
 def _mean_judged(book: Tally, key: str) -> float:
     judged = book["rollouts"] - book["abstained"]
-    return book[key] / 1_000_000 / judged if judged else nan
+    return _ratio(book[key] / MILLION, judged)
+
+
+def _ratio(part: float, whole: int) -> float:
+    return part / whole if whole else nan

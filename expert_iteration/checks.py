@@ -6,7 +6,8 @@ from typing import cast
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from expert_iteration.config import ConfigError, Device, RunConfig, Runtime, members_of, needs_reference
+from expert_iteration.algorithms import Keep, algorithm_of, needs_reference, objective_of
+from expert_iteration.config import ConfigError, Device, OnCollapse, RunConfig, Runtime, Start, members_of
 from expert_iteration.data.settings import task_problems
 
 
@@ -35,6 +36,7 @@ def check(config: RunConfig) -> None:
             raise ConfigError(f"{key} ({value}) must be at least {low}.")
     for problem in (
         *task_problems(config.task),
+        *_algorithm_problems(config),
         *_reward_problems(config),
         *_batch_problems(config),
         *_mode_problems(config),
@@ -61,6 +63,15 @@ def _minima(config: RunConfig) -> list[tuple[str, float | None, float]]:
         ("task.max_tokens", config.task.max_tokens, 1),
         ("sampling.temperature", config.sampling.temperature, 0),
         ("sampling.min_tokens", config.sampling.min_tokens, 0),
+        ("sampling.refill", config.sampling.refill, 0),
+        ("rationalisation.max_share", config.rationalisation.max_share, 0),
+        ("values.samples", config.values.samples, 1),
+        ("values.beta", config.values.beta, 1e-6),
+        ("prompts.retest_every", config.prompts.retest_every, 1),
+        ("prompts.park_after", config.prompts.park_after, 1),
+        ("prompts.retry_every", config.prompts.retry_every, 1),
+        ("health.temperature_factor", config.health.temperature_factor, 1),
+        ("health.patience", config.health.patience, 1),
         ("sampling.max_tokens", config.sampling.max_tokens, 1),
         ("grading.workers", config.grading.workers, 1),
         ("grading.deadline", config.grading.deadline, 0.1),
@@ -69,6 +80,11 @@ def _minima(config: RunConfig) -> list[tuple[str, float | None, float]]:
         ("reward.variety", config.reward.variety, 0),
         ("selection.top_k", config.selection.top_k, 1),
         ("loss.kl_coefficient", config.loss.kl_coefficient, 0),
+        ("loss.length_divisor", config.loss.length_divisor, 1),
+        ("loss.clip", config.loss.clip, 0),
+        ("loss.clip_high", config.loss.clip_high, 0),
+        ("loss.importance_cap", config.loss.importance_cap, 1),
+        ("loss.beta", config.loss.beta, 0),
         ("optimizer.learning_rate", config.optimizer.learning_rate, 0),
         ("optimizer.warmup_steps", config.optimizer.warmup_steps, 0),
         ("buffer.capacity", config.buffer.capacity, 1),
@@ -80,6 +96,52 @@ def _minima(config: RunConfig) -> list[tuple[str, float | None, float]]:
         ("eval.limit", config.eval.limit, 1),
         ("checkpoint.every", config.checkpoint.every, 0),
         ("checkpoint.keep_last", config.checkpoint.keep_last, 1),
+    ]
+
+
+def _algorithm_problems(config: RunConfig) -> list[str]:
+    objective, hint, table = objective_of(config), config.rationalisation.hint, config.adaptive.table
+    found = []
+    if algorithm_of(config).keep is Keep.GROUPS and config.rollouts_per_prompt < 2:
+        found.append(
+            f"rollouts_per_prompt ({config.rollouts_per_prompt}) must be at least 2: algorithm.name="
+            f"{config.algorithm.name} compares the answers to a question with each other."
+        )
+    if config.rationalisation.enabled and "{gold}" not in hint:
+        found.append(
+            f"rationalisation.hint ({hint!r}) does not hold {{gold}}, where the right answer belongs; "
+            "write it in."
+        )
+    if objective.off_policy and config.health.on_collapse is OnCollapse.raise_temperature:
+        found.append(
+            "health.on_collapse=raise_temperature changes the policy that samples, and importance weights "
+            "compare it with the trained one; use stop or warn."
+        )
+    if config.adaptive.enabled and (not table or table[-1].at_most is not None):
+        found.append(
+            "adaptive.table must end with a row whose at_most is null, for every larger number of samples."
+        )
+    return found + [
+        f"{key} needs the iterations of mode=sync: {why}; use mode=sync."
+        for key, chosen, why in _synchronous_only(config)
+        if chosen and config.mode.publish_every is not None
+    ]
+
+
+def _synchronous_only(config: RunConfig) -> list[tuple[str, bool, str]]:
+    """(key, whether it is chosen, why it has no meaning in asynchronous training)."""
+    return [
+        ("algorithm.start=initial", config.algorithm.start is Start.initial, "each trains anew"),
+        (
+            "algorithm.accumulate=true",
+            config.algorithm.accumulate,
+            "mode.max_staleness would drop the samples of earlier ones",
+        ),
+        (
+            "adaptive.enabled=true",
+            config.adaptive.enabled,
+            "the samples of one are counted before it is learned",
+        ),
     ]
 
 

@@ -32,6 +32,19 @@ class Device(Enum):
 class Normalization(Enum):
     token = "token"
     sequence = "sequence"
+    constant = "constant"
+
+
+class PromptStrategy(Enum):
+    uniform = "uniform"
+    """Shuffled passes over all prompts."""
+    frontier = "frontier"
+    """Those that can teach, by the ledger; see frontier.py."""
+
+
+class Start(Enum):
+    last = "last"
+    initial = "initial"
 
 
 class KLEstimator(Enum):
@@ -45,15 +58,58 @@ class Schedule(Enum):
     cosine = "cosine"
 
 
+class KLSchedule(Enum):
+    constant = "constant"
+    linear = "linear"
+    """From the coefficient to 0 over the optimizer steps of the run."""
+
+
 class Strategy(Enum):
     top_k = "top_k"
     random = "random"
+    compat_torchrl = "compat_torchrl"
+    """What TorchRL's TopKRewardSelector keeps: rewards above the lower median of the group."""
+
+
+class Prefer(Enum):
+    first = "first"
+    """Whichever a lot, drawn from the seed, puts first."""
+    shortest = "shortest"
+    most_likely = "most_likely"
+    """Highest mean log-prob of its tokens, when it was sampled."""
+    most_diverse = "most_diverse"
+    """Farthest from those chosen before, by their runs of tokens."""
+
+
+class Duplicates(Enum):
+    keep = "keep"
+    """None: all are kept."""
+    text = "text"
+    """The same but for white space and case."""
+    equations = "equations"
+    """The same computations in the same order."""
 
 
 class Sampler(Enum):
     without_replacement = "without_replacement"
     uniform = "uniform"
     prioritized = "prioritized"
+
+
+class Priority(Enum):
+    """What makes a sample worth reading more often."""
+
+    reward = "reward"
+    difficulty = "difficulty"
+    """1 - pass rate of its group."""
+    recency = "recency"
+    """1 / (1 + age in policy versions)."""
+
+
+class OnCollapse(Enum):
+    warn = "warn"
+    stop = "stop"
+    raise_temperature = "raise_temperature"
 
 
 class Dtype(Enum):
@@ -165,9 +221,42 @@ class DataConfig:
 
 
 @dataclass
+class PromptsConfig:
+    """Which prompts are visited."""
+
+    strategy: PromptStrategy = PromptStrategy.uniform
+    retest_every: int = 5
+    """Iterations for which frontier leaves out a prompt that was answered right throughout."""
+    park_after: int = 8
+    """Answers without success after which frontier parks a prompt."""
+    retry_every: int = 3
+    """Iterations for which it is parked at first; longer each time."""
+
+
+@dataclass
 class AlgorithmConfig:
     name: str = MISSING
     """A row of expert_iteration/algorithms.py."""
+    variant: str | None = None
+    """One of the losses of that row; null: its first."""
+    start: Start = Start.last
+    """Weights that each iteration trains from: those of the last one, or the initial model's."""
+    accumulate: bool = False
+    """Train on what all iterations kept so far, not on the last one's alone."""
+
+
+@dataclass
+class ValuesConfig:
+    """Optimal values V* of the training prompts, for A*-PO."""
+
+    path: str | None = None
+    """File that scripts/estimate_values.py writes and training reads."""
+    samples: int = 8
+    """Answers of the reference model to each prompt."""
+    beta: float = 0.5
+    """0: the value is the best reward among them; infinity: their mean."""
+    drop_unsolved: bool = False
+    """Leave out the prompts that none of them solves."""
 
 
 @dataclass
@@ -177,6 +266,22 @@ class SamplingConfig:
     temperature: float = 1.0
     min_tokens: int = 4
     max_tokens: int = MISSING
+    refill: int = 0
+    """Other prompts tried at most when all answers to one are right or all are wrong, by methods that
+    compare the answers to a prompt with each other."""
+
+
+@dataclass
+class RationalisationConfig:
+    """Second answers, with the right one as a hint, to prompts that no answer solves."""
+
+    enabled: bool = False
+    hint: str = " (Hint: the answer is {gold}.)"
+    """Put after the question; `{gold}` stands for the right answer."""
+    forbidden: list[str] = field(default_factory=lambda: ["hint"])
+    """Texts that betray the hint: answers that hold one are not kept."""
+    max_share: float = 0.25
+    """Share of an iteration's prompts that may be asked again, at most."""
 
 
 @dataclass
@@ -209,15 +314,32 @@ class SelectionConfig:
     """Kept per prompt; null: all that may be kept."""
     min_reward: float | None = None
     """null: only successful answers may be kept; a number lowers the gate by hand."""
-    deduplicate: bool = True
-    """Drop answers of one group with the same normalised text."""
+    prefer: Prefer = Prefer.first
+    """Which of the answers with equal rewards comes first."""
+    duplicates: Duplicates = Duplicates.text
+    """Which answers to one prompt count as the same; only the first of them is kept."""
 
 
 @dataclass
 class LossConfig:
+    """Numbers of the losses in losses.py; which of them is minimised is the algorithm's choice."""
+
     normalization: Normalization = Normalization.token
+    length_divisor: int = MISSING
+    """Tokens that `normalization=constant` divides each sequence by."""
+    normalize_std: bool = True
+    """Divide group advantages by the standard deviation of the group's rewards."""
+    clip: float = 0.2
+    """Ratios are clipped to [1 - clip, 1 + clip]."""
+    clip_high: float | None = None
+    """Upper side of the clip; null: the same."""
+    importance_cap: float = 2.0
+    """Largest importance weight of a response that is more than one policy version old."""
+    beta: float = 0.1
+    """Temperature of minor_sft and of the regression of A*-PO."""
     kl_coefficient: float = 0.0
     kl_estimator: KLEstimator = KLEstimator.k3
+    kl_schedule: KLSchedule = KLSchedule.constant
 
 
 @dataclass
@@ -233,11 +355,39 @@ class OptimizerConfig:
 
 
 @dataclass
+class AdaptiveRow:
+    """Batch size and learning rate of an iteration that kept few enough samples."""
+
+    at_most: int | None = None
+    """Kept samples; null: any number."""
+    batch_size: int = MISSING
+    learning_rate: float = MISSING
+
+
+def published_table() -> list[AdaptiveRow]:
+    """Of a student study on CS336's expert iteration, for Qwen2.5-Math-1.5B."""
+    return [AdaptiveRow(23, 8, 3.5e-5), AdaptiveRow(128, 32, 5e-5), AdaptiveRow(None, 64, 7e-5)]
+
+
+@dataclass
+class AdaptiveConfig:
+    """Small batches at a low rate while little is kept; synchronous only."""
+
+    enabled: bool = False
+    """Replaces batch_size and optimizer.learning_rate by the first row of `table` that fits."""
+    table: list[AdaptiveRow] = field(default_factory=published_table)
+
+
+@dataclass
 class BufferConfig:
     sampler: Sampler = Sampler.without_replacement
     capacity: int = 1_000_000
+    priority: Priority = Priority.reward
+    """For the prioritized sampler, like the next two (arXiv 1511.05952)."""
     priority_alpha: float = 0.8
+    """Samples are read in proportion to priority ** alpha."""
     priority_beta: float = 0.4
+    """How far importance weights in the loss make up for that: 1 leaves the expected gradient unbiased."""
 
 
 @dataclass
@@ -303,6 +453,26 @@ class EvalConfig:
 
 
 @dataclass
+class HealthConfig:
+    """When a run is in trouble, and what is done about it."""
+
+    on_collapse: OnCollapse = OnCollapse.warn
+    """`stop` ends the run with a checkpoint; `raise_temperature` samples the next iteration hotter."""
+    entropy_floor: float = 0.05
+    """Share of the first iteration's token entropy below which sampling has collapsed."""
+    distinct_floor: float = 0.0
+    """Likewise, share of different answers to a prompt."""
+    temperature_factor: float = 1.1
+    max_temperature: float = 1.5
+    patience: int | None = None
+    """Evaluations without a better greedy accuracy after which the run ends; null: it goes on."""
+    min_improvement: float = 0.0
+    """What counts as better."""
+    measure_kl: bool = False
+    """Report the KL to the initial model (`loss/kl`) even where no loss reads it; needs a reference."""
+
+
+@dataclass
 class CheckpointConfig:
     every: int = 1
     """Iterations between checkpoints; 0: only at the end."""
@@ -340,17 +510,22 @@ class RunConfig:
     mode: ModeConfig = field(default_factory=ModeConfig)
     task: TaskConfig = field(default_factory=TaskConfig)
     data: DataConfig = field(default_factory=DataConfig)
+    prompts: PromptsConfig = field(default_factory=PromptsConfig)
     algorithm: AlgorithmConfig = field(default_factory=AlgorithmConfig)
+    values: ValuesConfig = field(default_factory=ValuesConfig)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    rationalisation: RationalisationConfig = field(default_factory=RationalisationConfig)
     grading: GradingConfig = field(default_factory=GradingConfig)
     reward: RewardConfig = field(default_factory=RewardConfig)
     selection: SelectionConfig = field(default_factory=SelectionConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    adaptive: AdaptiveConfig = field(default_factory=AdaptiveConfig)
     buffer: BufferConfig = field(default_factory=BufferConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     placement: PlacementConfig = field(default_factory=PlacementConfig)
     eval: EvalConfig = field(default_factory=EvalConfig)
+    health: HealthConfig = field(default_factory=HealthConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     logger: LoggerConfig = field(default_factory=LoggerConfig)
 
@@ -379,8 +554,3 @@ def members_of(task: TaskConfig) -> list[Member]:
     if task.name == MIXTURE:
         return [Member(f"task.members.{name}", name, dataset) for name, dataset in task.members.items()]
     return [Member("task", task.name, task)]
-
-
-def needs_reference(config: RunConfig) -> bool:
-    """Whether any loss term reads reference log-probs."""
-    return config.loss.kl_coefficient > 0

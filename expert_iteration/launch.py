@@ -17,6 +17,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from expert_iteration.algorithms import needs_values
 from expert_iteration.checks import from_hydra
 from expert_iteration.config import ConfigError, RunConfig, Runtime, register_schema
 
@@ -60,9 +61,10 @@ def main() -> None:
 
 
 def register() -> None:
-    """Tell Hydra of the schema and of the resolver that config/train.yaml uses."""
+    """Tell Hydra of the schema and of the resolvers that the yaml files use."""
     register_schema()
     OmegaConf.register_new_resolver("first", lambda *values: next(v for v in values if v), replace=True)
+    OmegaConf.register_new_resolver("min", lambda *values: min(values), replace=True)
 
 
 def run(config: RunConfig, run_dir: Path) -> str:
@@ -86,9 +88,12 @@ def run(config: RunConfig, run_dir: Path) -> str:
         from expert_iteration.prompts import load_data
         from expert_iteration.tokenizer import load_tokenizer, resolve_model
         from expert_iteration.training import laws_of
+        from expert_iteration.values import with_values
 
         laws_of(config)
         data = load_data(config, load_tokenizer(resolve_model(config).model))
+        if needs_values(config):
+            data = with_values(config, data)
         try:
             return asyncio.run(_run(config, run_dir, data, reporter))
         except BaseExceptionGroup as group:

@@ -4,15 +4,17 @@ import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 
+from expert_iteration.algorithms import needs_reference
 from expert_iteration.archive import Archive
 from expert_iteration.collector import Collector
-from expert_iteration.config import RunConfig, needs_reference
+from expert_iteration.config import RunConfig
 from expert_iteration.engine import Engine
 from expert_iteration.evaluation import Judged
+from expert_iteration.ledger import Ledger
 from expert_iteration.reference import ReferenceModel
 from expert_iteration.tokenizer import load_tokenizer, resolve_model
 from expert_iteration.trainer import Trainer
-from expert_iteration.types import Metrics, Prompt, Snapshot, Tally, Ticket
+from expert_iteration.types import Metrics, Pace, Prompt, Snapshot, Tally, Ticket
 
 
 class LocalWorkers:
@@ -43,8 +45,11 @@ class LocalWorkers:
     async def missing(self, groups: int) -> list[int]:
         return self._archive.missing(groups)
 
-    async def learn(self, first_step: int, steps: int, schedule: tuple[float, float]) -> Metrics:
-        return await asyncio.to_thread(self._trainer.learn, first_step, steps, schedule)
+    async def ledger(self) -> Ledger:
+        return self._archive.ledger()
+
+    async def learn(self, pace: Pace) -> Metrics:
+        return await asyncio.to_thread(self._trainer.learn, pace)
 
     async def publish(self, version: int) -> Metrics:
         metrics = await asyncio.to_thread(self._trainer.publish, [self._engine], version)
@@ -53,6 +58,9 @@ class LocalWorkers:
 
     async def reset_optimizer(self) -> None:
         self._trainer.reset_optimizer()
+
+    async def restart(self) -> None:
+        self._trainer.restart()
 
     async def save(self, folder: Path) -> None:
         self._trainer.save(folder)

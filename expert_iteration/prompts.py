@@ -122,8 +122,9 @@ def _render_all(
     first_id = 0
     for part in parts:
         examples = part.examples[:limit]
-        prompts = _render(part, examples, tokenizer, first_id)
-        fits = [len(prompt.token_ids) <= room for prompt in prompts]
+        hint = config.rationalisation.hint if config.rationalisation.enabled else None
+        prompts = _render(part, examples, tokenizer, first_id, hint)
+        fits = [len(prompt.hinted_token_ids or prompt.token_ids) <= room for prompt in prompts]
         yield _Rendered(
             part, tuple(compress(prompts, fits)), tuple(compress(examples, fits)), fits.count(False)
         )
@@ -131,11 +132,16 @@ def _render_all(
 
 
 def _render(
-    part: Part, examples: Sequence[Example], tokenizer: "PreTrainedTokenizerFast", first_id: int
+    part: Part,
+    examples: Sequence[Example],
+    tokenizer: "PreTrainedTokenizerFast",
+    first_id: int,
+    hint: str | None,
 ) -> list[Prompt]:
     renderer, asked = Renderer(part.member, tokenizer), part.member.dataset.prompt
     texts = [renderer.prompt(example.question) for example in examples]
     token_ids = _encoded(tokenizer, texts)
+    hinted = _hinted(hint, renderer, examples, tokenizer)
     return [
         Prompt(
             first_id + example.number,
@@ -149,9 +155,23 @@ def _render(
             level=example.level,
             subject=example.subject,
             demonstration=renderer.response(example, text),
+            hinted_token_ids=with_hint,
         )
-        for example, text, ids in zip(examples, texts, token_ids, strict=True)
+        for example, text, ids, with_hint in zip(examples, texts, token_ids, hinted, strict=True)
     ]
+
+
+def _hinted(
+    hint: str | None,
+    renderer: Renderer,
+    examples: Sequence[Example],
+    tokenizer: "PreTrainedTokenizerFast",
+) -> list[tuple[int, ...] | None]:
+    """The same prompts with the right answer after the question; None when nobody asks for them."""
+    if hint is None:
+        return [None] * len(examples)
+    texts = [renderer.prompt(one.question + hint.replace("{gold}", one.gold)) for one in examples]
+    return [tuple(ids) for ids in _encoded(tokenizer, texts)]
 
 
 def _encoded(tokenizer: "PreTrainedTokenizerFast", texts: list[str]) -> list[list[int]]:

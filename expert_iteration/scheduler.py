@@ -113,7 +113,7 @@ class Stages(Protocol):
 
 
 class Stopped(Exception):
-    """The run was asked to stop, and stands between two optimizer steps."""
+    """The run ends early, and stands between two optimizer steps; its text says why."""
 
 
 class Scheduler:
@@ -185,7 +185,7 @@ class Scheduler:
         while self.progress.iteration < self.laws.iterations:
             await self._until(self._has_work)
             if self._stopping:
-                raise Stopped
+                raise Stopped("stopped")
             if steps := self.steps_allowed():
                 await self._take(steps)
             if self._push_due():

@@ -1,24 +1,30 @@
 """The stages of one run, as the scheduler sets them in motion, and where the run stands."""
 
 import asyncio
+import json
 import logging
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from expert_iteration import checkpoint
+from expert_iteration.adaptive import peak_rate
 from expert_iteration.books import alarm, count_verdicts, rates
-from expert_iteration.config import RunConfig
+from expert_iteration.config import OnCollapse, RunConfig, Start
 from expert_iteration.evaluation import Judged, evaluate
 from expert_iteration.grading import GRADER_VERSION
-from expert_iteration.prompts import Data, PromptOrder
+from expert_iteration.health import Health
+from expert_iteration.ledger import summary
+from expert_iteration.prompts import Data
 from expert_iteration.reporting import Collecting, Phase, Reporter
 from expert_iteration.reporting.rollouts import file_of
-from expert_iteration.scheduler import Backlog, Progress
-from expert_iteration.types import Metrics, Prompt, Snapshot, Tally, Verdict
+from expert_iteration.scheduler import Backlog, Progress, Stopped
+from expert_iteration.types import Metrics, Pace, Prompt, Snapshot, Tally, Verdict
+from expert_iteration.visits import Visits
 from expert_iteration.workers import Workers
 
+STATE = "run.json"
 LOOK_EVERY = 1.0
 """Seconds between looks at the buffer while groups are collected."""
 
@@ -38,11 +44,13 @@ class Run:
         self._reporter = reporter
         self._synchronous = config.mode.publish_every is None
         self._provenance = checkpoint.Provenance(GRADER_VERSION, data.hash)
-        self._order = PromptOrder(data.train, config.prompts_per_iteration, config.seed)
+        self._visits = Visits(config, data.train)
+        self._health = Health()
         self._held_out = data.held_out.prompts
         rollouts = config.prompts_per_iteration * config.rollouts_per_prompt
         self._collecting = Collecting(reporter, rollouts if self._synchronous else None)
         self._learning: Phase | None = None
+        self._peak_rate = config.optimizer.learning_rate
 
     async def begin(self) -> None:
         """Load the newest checkpoint of a resumed run, or evaluate the initial model."""
@@ -53,12 +61,20 @@ class Run:
             return
         self._compare_graders()
         with self._reporter.phase("load"):
-            await self._workers.load(checkpoint.newest(self._run_dir))
+            folder = checkpoint.newest(self._run_dir)
+            await self._workers.load(folder)
+            self._recall(folder)
             await self._workers.publish(self.progress.version)
         self._collecting.look((await self._workers.snapshot()).totals)
 
     async def collect(self, group_ids: Sequence[int]) -> None:
-        tickets = [self._order.ticket(group_id) for group_id in group_ids]
+        iteration = self._visits.iteration_of(group_ids[0])
+        if self._visits.needs_ledger(iteration):
+            self._visits.plan(iteration, await self._workers.ledger())
+        tickets = [
+            replace(self._visits.ticket(group_id), temperature=self._health.temperature)
+            for group_id in group_ids
+        ]
         self._collecting.order_out(tickets[0].iteration)
         await self._workers.collect(tickets)
         self._collecting.order_back((await self._workers.snapshot()).totals)
@@ -69,11 +85,28 @@ class Run:
 
     async def learn(self, steps: int, schedule: tuple[float, float]) -> None:
         if self._learning is None:
-            left = (await self._workers.snapshot()).steps_left if self._synchronous else None
-            self._learning = self._reporter.phase("learn", left, self._iteration)
-        metrics = await self._workers.learn(self.progress.steps, steps, schedule)
+            await self._begin_learning()
+        pace = Pace(self.progress.steps, steps, self._progress_of(schedule), self._peak_rate)
+        metrics = await self._workers.learn(pace)
         self._log(metrics, self._iteration, self.progress.steps + steps)
         self._reporter.advance("learn", steps, metrics)
+
+    async def _begin_learning(self) -> None:
+        """Before the first step of an iteration, or of a run that goes on in the middle of one."""
+        config = self._config
+        seen = await self._workers.snapshot()
+        self._peak_rate = peak_rate(config, seen.live)
+        if config.algorithm.start is Start.initial and self.progress.unpublished == 0:
+            await self._workers.restart()
+        left = seen.steps_left if self._synchronous else None
+        self._learning = self._reporter.phase("learn", left, self._iteration)
+
+    def _progress_of(self, schedule: tuple[float, float]) -> tuple[float, float]:
+        """Shares of the learning-rate schedule: of the run, or of an iteration that trains anew."""
+        if self._config.algorithm.start is Start.last:
+            return schedule
+        start, end = (share * self._config.iterations - self.progress.iteration for share in schedule)
+        return max(0.0, start), min(1.0, end)
 
     async def publish(self, version: int) -> None:
         self._end_learning()
@@ -87,17 +120,34 @@ class Run:
         self._end_learning()
         book = await self._workers.book(iteration)
         seen = await self._workers.snapshot()
-        metrics = rates(book, self._collecting.take_seconds()) | _ages(seen)
+        ledger = await self._workers.ledger()
+        metrics = rates(book, self._collecting.take_seconds()) | _ages(seen) | summary(ledger, iteration)
         self._log(metrics, iteration, self.progress.steps)
+        self._visits.forget(iteration)
         reasons = f"rollouts/{file_of(iteration)} has the reasons"
         self._warn_of_abstentions(book, f"iteration {iteration}", reasons)
         if self._config.optimizer.reset_each_iteration:
             await self._workers.reset_optimizer()
+        ends = self._look_after(metrics)
         if self._due(self._config.eval.every):
-            await self._evaluate()
+            accuracy = (await self._evaluate())["eval/greedy"]
+            ends = ends or ("plateau" if self._health.plateau(accuracy, self._config.health) else None)
         if self._due(self._config.checkpoint.every):
             await self.save()
         self._reporter.end_iteration(iteration)
+        if ends is not None and iteration < self._config.iterations:
+            raise Stopped(ends)
+
+    def _look_after(self, rates: Metrics) -> str | None:
+        """Act on a collapse; returns the reason if the run is to end."""
+        options = self._config.health
+        if (problem := self._health.collapse(rates, options)) is None:
+            return None
+        logger.warning("sampling collapses: %s; see health in config.py for what can be done.", problem)
+        if options.on_collapse is OnCollapse.raise_temperature:
+            raised = self._health.raise_temperature(self._config.sampling.temperature, options)
+            logger.warning("training answers are sampled at temperature %.3g from now on.", raised)
+        return "collapsed" if options.on_collapse is OnCollapse.stop else None
 
     async def save(self) -> None:
         with (
@@ -107,6 +157,14 @@ class Run:
             ) as folder,
         ):
             await self._workers.save(folder)
+            state = {"plans": self._visits.plans, "health": asdict(self._health)}
+            (folder / STATE).write_text(json.dumps(state), encoding="utf-8")
+
+    def _recall(self, folder: Path) -> None:
+        """What `save` wrote of this class itself."""
+        state = json.loads((folder / STATE).read_text(encoding="utf-8"))
+        self._visits.plans = {int(iteration): plan for iteration, plan in state["plans"].items()}
+        self._health = Health(**state["health"])
 
     async def watch(self) -> None:
         """Keep the display alive while groups come in."""
@@ -114,7 +172,7 @@ class Run:
             await asyncio.sleep(LOOK_EVERY)
             self._collecting.look((await self._workers.snapshot()).totals)
 
-    async def _evaluate(self) -> None:
+    async def _evaluate(self) -> Metrics:
         config, iteration = self._config, self.progress.iteration
         verdicts: list[Verdict] = []
 
@@ -133,6 +191,7 @@ class Run:
             f"evaluation after iteration {iteration}",
             f"the commonest reasons: {', '.join(f'{reason} ({n:,})' for reason, n in reasons)}",
         )
+        return metrics
 
     def _compare_graders(self) -> None:
         before = checkpoint.provenance_of(self._run_dir).grader_version

@@ -11,7 +11,7 @@ from tensordict import TensorDictBase
 
 from expert_iteration.config import RunConfig
 from expert_iteration.learner import Learner
-from expert_iteration.types import Metrics
+from expert_iteration.types import Metrics, Pace
 from expert_iteration.weights import EngineClient, push
 
 
@@ -31,27 +31,31 @@ class Trainer:
         self._source = source
         self._rank = rank
 
-    def learn(self, first_step: int, steps: int, schedule: tuple[float, float]) -> Metrics:
-        """Take `steps` optimizer steps while the schedule goes from one share of the run to another.
+    def learn(self, pace: Pace) -> Metrics:
+        """Take the optimizer steps of `pace`.
 
         Returns:
             the mean of each of the learner's metrics, `train/skipped` and `train/tokens` as sums.
         """
-        start, end = schedule
+        (start, end), steps = pace.progress, pace.steps
         taken = [
-            self._learner.learn(rows, start + (end - start) * index / steps)
-            for index, rows in enumerate(self._batches(first_step, steps))
+            self._learner.learn(rows, start + (end - start) * index / steps, pace.learning_rate)
+            for index, rows in enumerate(self._batches(pace.first_step, steps))
         ]
         means = {key: fmean(metrics[key] for metrics in taken) for key in taken[0]}
         return means | {key: means[key] * steps for key in ("train/skipped", "train/tokens")}
 
     def publish(self, engines: Sequence[EngineClient], version: int) -> Metrics:
         """Bring the trained weights to every engine, as policy `version`."""
+        self._learner.version = version
         report = push(self._learner.named_weights(), engines, version, self._engine_dtype)
         return {"push/seconds": report.seconds, "push/mebibytes": report.bytes / 2**20}
 
     def reset_optimizer(self) -> None:
         self._learner.reset_optimizer()
+
+    def restart(self) -> None:
+        self._learner.restart()
 
     def save(self, folder: Path) -> None:
         """Write this rank's part of a checkpoint; all ranks hold the same, so the first writes it."""

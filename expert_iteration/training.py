@@ -22,7 +22,11 @@ from expert_iteration.workers import Workers
 
 
 async def train(config: RunConfig, run_dir: Path, data: Data, workers: Workers, reporter: Reporter) -> str:
-    """Run expert iteration, or go on with it; returns why it ended: "finished" or "stopped"."""
+    """Run expert iteration, or go on with it.
+
+    Returns:
+        why it ended: "finished", "stopped" (by a signal), or what health.py found: "collapsed", "plateau".
+    """
     laws = laws_of(config)
     run = Run(config, run_dir, data, workers, reporter)
     await run.begin()
@@ -32,9 +36,9 @@ async def train(config: RunConfig, run_dir: Path, data: Data, workers: Workers, 
     reason = "finished"
     try:
         await scheduler.run()
-    except* Stopped:
+    except* Stopped as stopped:
         await run.save()
-        reason = "stopped"
+        reason = str(stopped.exceptions[0])
     finally:
         watching.cancel()
     reporter.finish(reason, (await workers.snapshot()).totals | data.left_out)

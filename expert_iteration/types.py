@@ -38,6 +38,10 @@ class Prompt:
     """Difficulty used to break evaluations down; empty when the dataset has none."""
     subject: str = ""
     """Likewise, the field of the question."""
+    hinted_token_ids: tuple[int, ...] | None = None
+    """The same prompt with the right answer as a hint, for rationalisation; never trained on."""
+    value: float | None = None
+    """Optimal value V* of the prompt, for methods that measure advantages from it."""
     demonstration: str | None = None
     """A worked response in the format of the task, for supervised fine-tuning."""
 
@@ -51,6 +55,10 @@ class Ticket:
     iteration: int
     """1 for the first."""
     prompt: Prompt
+    spares: tuple[Prompt, ...] = ()
+    """Prompts that may take its place, one after the other, if its answers carry no signal."""
+    temperature: float | None = None
+    """Of its answers; None: sampling.temperature."""
 
 
 class Finish(StrEnum):
@@ -76,6 +84,8 @@ class Rollout:
     """Policy version that sampled the first token."""
     version_end: int
     """Policy version that sampled the last token; differs after a push in flight."""
+    rationalised: bool = False
+    """It was sampled with the right answer as a hint, which is no part of what is trained on."""
 
 
 class Outcome(StrEnum):
@@ -124,6 +134,24 @@ class Group:
     verdicts: tuple[Verdict, ...]
     rewards: tuple[float, ...]
     """Shaped rewards in [0, 1]; success decides what may be kept, they decide what is preferred."""
+
+    @property
+    def judged(self) -> list[int]:
+        """Positions of the rollouts on which the grader did not abstain."""
+        return [i for i, verdict in enumerate(self.verdicts) if not verdict.abstains]
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """An order to the learner: which optimizer steps to take, and how fast."""
+
+    first_step: int
+    """Number of the first one in the run, from 0."""
+    steps: int
+    progress: tuple[float, float]
+    """Share of the schedule that lies behind before the first step and after the last, in [0, 1]."""
+    learning_rate: float
+    """Peak of the schedule."""
 
 
 @dataclass(frozen=True, slots=True)

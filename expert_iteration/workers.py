@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Protocol
 
 from expert_iteration.evaluation import Judged
-from expert_iteration.types import Metrics, Prompt, Snapshot, Tally, Ticket
+from expert_iteration.ledger import Ledger
+from expert_iteration.types import Metrics, Pace, Prompt, Snapshot, Tally, Ticket
 
 
 class ComponentLost(RuntimeError):
@@ -29,13 +30,19 @@ class Workers(Protocol):
 
     async def missing(self, groups: int) -> list[int]: ...
 
-    async def learn(self, first_step: int, steps: int, schedule: tuple[float, float]) -> Metrics: ...
+    async def ledger(self) -> Ledger: ...
+
+    async def learn(self, pace: Pace) -> Metrics: ...
 
     async def publish(self, version: int) -> Metrics:
         """Push the trained weights to every engine, then let the buffer drop what is too old."""
         ...
 
     async def reset_optimizer(self) -> None: ...
+
+    async def restart(self) -> None:
+        """Give the trainer the initial weights and a fresh optimizer; the engines keep theirs."""
+        ...
 
     async def save(self, folder: Path) -> None: ...
 

@@ -11,7 +11,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from expert_iteration.config import ConfigError, EvalConfig, Member, ModelConfig, RunConfig
+from expert_iteration.config import (
+    ConfigError,
+    EvalConfig,
+    Member,
+    ModelConfig,
+    RationalisationConfig,
+    RunConfig,
+)
 from expert_iteration.data.order import Deal
 from expert_iteration.data.readers import Example
 from expert_iteration.data.rendering import TEMPLATES, Renderer
@@ -240,8 +247,19 @@ def test_a_row_becomes_a_prompt_with_all_that_is_known_of_it(tmp_path, tokenizer
     ids = tuple(tokenizer.encode(text))
     response = " 1+1=2 </think> <answer> 2 </answer>"
     assert prompt == Prompt(
-        0, text, "2", text, ids, "r1_zero", "jsonl", ("</answer>",), "level_2", "Sums", response
+        *(0, text, "2", text, ids, "r1_zero", "jsonl", ("</answer>",), "level_2", "Sums"),
+        demonstration=response,
     )
+
+
+def test_a_hint_stands_after_the_question_of_a_second_prompt_only(tmp_path, tokenizer):
+    config = run_config(path=write(tmp_path, train=sums(1), test=sums(2)))
+    (plain,) = load_data(config, tokenizer).train.prompts
+    config = replace(config, rationalisation=RationalisationConfig(True, " (Hint: {gold}.)"))
+    (prompt,) = load_data(config, tokenizer).train.prompts
+    assert plain.hinted_token_ids is None
+    assert replace(prompt, hinted_token_ids=None) == plain
+    assert tokenizer.decode(prompt.hinted_token_ids) == plain.text.replace("?", "? (Hint: 2.)")
 
 
 def test_prompts_that_do_not_fit_are_skipped_and_counted(tmp_path, tokenizer):

@@ -9,8 +9,16 @@ from dataclasses import dataclass, field
 import pytest
 
 from expert_iteration.checkpoint import Provenance, newest, provenance_of, saving
-from expert_iteration.config import EvalConfig, GradingConfig, RunConfig, SamplingConfig
+from expert_iteration.config import (
+    AlgorithmConfig,
+    EvalConfig,
+    GradingConfig,
+    OptimizerConfig,
+    RunConfig,
+    SamplingConfig,
+)
 from expert_iteration.grading import GRADER_VERSION
+from expert_iteration.ledger import Ledger
 from expert_iteration.reporting import Reporter
 from expert_iteration.scheduler import Progress
 from expert_iteration.stages import Run
@@ -33,6 +41,9 @@ class FakeWorkers:
 
     async def snapshot(self):
         return Snapshot(self.totals, 0, 0, 0, 0, 0, 0)
+
+    async def ledger(self):
+        return Ledger()
 
     async def publish(self, _):
         return {}
@@ -70,6 +81,8 @@ def stage(tmp_path):
             iterations=2,
             prompts_per_iteration=2,
             rollouts_per_prompt=1,
+            algorithm=AlgorithmConfig(name="expert_iteration"),
+            optimizer=OptimizerConfig(learning_rate=1e-3),
             sampling=SamplingConfig(max_tokens=8),
             grading=GradingConfig(deadline=7.0),
             eval=EvalConfig(every=1),
@@ -123,8 +136,8 @@ def test_a_few_answers_that_cannot_be_judged_are_counted_without_a_warning(stage
 
 @pytest.mark.parametrize(("version", "warned"), [("before", True), (GRADER_VERSION, False)])
 def test_a_run_resumed_with_another_grader_says_that_old_verdicts_stay(stage, tmp_path, version, warned):
-    with saving(tmp_path, Progress(), Provenance(version, DATA.hash), 1):
-        pass
+    with saving(tmp_path, Progress(), Provenance(version, DATA.hash), 1) as folder:
+        (folder / "run.json").write_text('{"plans": {}, "health": {}}')
     workers = FakeWorkers()
     shown = stage(lambda run: run.begin(), workers, resume=str(tmp_path))
     assert workers.loaded == newest(tmp_path)

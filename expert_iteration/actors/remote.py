@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from tensordict import TensorDictBase
 
     from expert_iteration.collector import ScoredGroup
+    from expert_iteration.types import Group
 
 
 class RemoteArchive:
@@ -17,8 +18,8 @@ class RemoteArchive:
     def __init__(self, actor: Any, limit: float) -> None:
         self._actor, self._limit = actor, limit
 
-    def add(self, groups: "Sequence[ScoredGroup]") -> None:
-        _get(self._actor.add.remote(groups), self._limit)
+    def add(self, groups: "Sequence[ScoredGroup]", wasted: "Sequence[Group]" = ()) -> None:
+        _get(self._actor.add.remote(groups, wasted), self._limit)
 
     def draw(self, step: int, rank: int, world_size: int) -> "Sequence[TensorDictBase]":
         rows = _get(self._actor.draw.remote(step, rank, world_size), self._limit)

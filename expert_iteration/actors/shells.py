@@ -17,9 +17,10 @@ import ray
 from expert_iteration.actors.remote import RemoteArchive, RemoteEngines, RemoteReference
 from expert_iteration.config import Device, RunConfig
 from expert_iteration.evaluation import Judged
+from expert_iteration.ledger import Ledger
 from expert_iteration.output import redirect_output
 from expert_iteration.tokenizer import load_tokenizer
-from expert_iteration.types import Metrics, Prompt, Snapshot, Tally, Ticket
+from expert_iteration.types import Group, Metrics, Pace, Prompt, Snapshot, Tally, Ticket
 
 if TYPE_CHECKING:
     from tensordict import TensorDictBase
@@ -40,8 +41,8 @@ class ArchiveActor:
         _use_threads(1)
         self._archive = Archive(self._config, self._run_dir)
 
-    def add(self, groups: "Sequence[ScoredGroup]") -> None:
-        self._archive.add(groups)
+    def add(self, groups: "Sequence[ScoredGroup]", wasted: Sequence[Group]) -> None:
+        self._archive.add(groups, wasted)
 
     def draw(self, step: int, rank: int, world_size: int) -> "Sequence[TensorDictBase]":
         return self._archive.draw(step, rank, world_size)
@@ -57,6 +58,9 @@ class ArchiveActor:
 
     def missing(self, groups: int) -> list[int]:
         return self._archive.missing(groups)
+
+    def ledger(self) -> Ledger:
+        return self._archive.ledger()
 
     def save(self, folder: Path) -> None:
         self._archive.save(folder)
@@ -152,14 +156,17 @@ class TrainerActor:
             )
         self._trainer = Trainer(self._config, device.value, self._archive, self._rank)
 
-    def learn(self, first_step: int, steps: int, schedule: tuple[float, float]) -> Metrics:
-        return self._trainer.learn(first_step, steps, schedule)
+    def learn(self, pace: Pace) -> Metrics:
+        return self._trainer.learn(pace)
 
     def publish(self, version: int) -> Metrics:
         return self._trainer.publish([self._engines], version)
 
     def reset_optimizer(self) -> None:
         self._trainer.reset_optimizer()
+
+    def restart(self) -> None:
+        self._trainer.restart()
 
     def save(self, folder: Path) -> None:
         self._trainer.save(folder)

@@ -9,10 +9,12 @@ from typing import Any, TypeVar
 import ray
 
 from expert_iteration.actors.shells import ArchiveActor, CollectorActor, ReferenceActor, TrainerActor
-from expert_iteration.config import Device, RunConfig, needs_reference
+from expert_iteration.algorithms import needs_reference
+from expert_iteration.config import Device, RunConfig
 from expert_iteration.evaluation import Judged
+from expert_iteration.ledger import Ledger
 from expert_iteration.tokenizer import resolve_model
-from expert_iteration.types import Metrics, Prompt, Snapshot, Tally, Ticket
+from expert_iteration.types import Metrics, Pace, Prompt, Snapshot, Tally, Ticket
 from expert_iteration.workers import ComponentLost
 
 T = TypeVar("T")
@@ -94,11 +96,14 @@ class RayWorkers:
     async def book(self, iteration: int) -> Tally:
         return await self._ask(self._archive.book.remote(iteration), "buffer")
 
+    async def ledger(self) -> Ledger:
+        return await self._ask(self._archive.ledger.remote(), "buffer")
+
     async def missing(self, groups: int) -> list[int]:
         return await self._ask(self._archive.missing.remote(groups), "buffer")
 
-    async def learn(self, first_step: int, steps: int, schedule: tuple[float, float]) -> Metrics:
-        return (await self._ask_trainers("learn", first_step, steps, schedule))[0]
+    async def learn(self, pace: Pace) -> Metrics:
+        return (await self._ask_trainers("learn", pace))[0]
 
     async def publish(self, version: int) -> Metrics:
         metrics: Metrics = await self._ask(self._trainers[0].publish.remote(version), "trainer 0")
@@ -107,6 +112,9 @@ class RayWorkers:
 
     async def reset_optimizer(self) -> None:
         await self._ask_trainers("reset_optimizer")
+
+    async def restart(self) -> None:
+        await self._ask_trainers("restart")
 
     async def save(self, folder: Path) -> None:
         await self._ask_trainers("save", folder)

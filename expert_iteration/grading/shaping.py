@@ -14,10 +14,8 @@ Selection asks for success, not for $r$.
 from collections.abc import Sequence
 
 from expert_iteration.config import RewardConfig
+from expert_iteration.traces import runs
 from expert_iteration.types import Verdict
-
-RUN = 4
-"""Tokens of a run, the unit in which repetition is counted."""
 
 
 def shaped(config: RewardConfig, verdict: Verdict, token_ids: Sequence[int], max_tokens: int) -> float:
@@ -39,6 +37,6 @@ def brevity(token_ids: Sequence[int], max_tokens: int) -> float:
 
 
 def variety(token_ids: Sequence[int]) -> float:
-    """Distinct runs of `RUN` tokens, as a share of all; 1 for a response too short to repeat one."""
-    runs = [tuple(token_ids[i : i + RUN]) for i in range(len(token_ids) - RUN + 1)]
-    return len(set(runs)) / len(runs) if runs else 1.0
+    """Distinct runs of tokens, as a share of all; 1 for a response too short to repeat one."""
+    all_runs = runs(token_ids)
+    return len(set(all_runs)) / len(all_runs) if all_runs else 1.0
