@@ -56,7 +56,8 @@ class Run:
         """Load the newest checkpoint of a resumed run, or evaluate the initial model."""
         self._reporter.stamp(asdict(self._provenance))
         if self._config.resume is None:
-            await self._evaluate()
+            accuracy = (await self._evaluate())["eval/greedy"]
+            self._health.plateau(accuracy, self._config.health)
             self._reporter.end_iteration(0)
             return
         self._compare_graders()

@@ -4,7 +4,7 @@ import asyncio
 import io
 import json
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 
@@ -13,14 +13,18 @@ from expert_iteration.config import (
     AlgorithmConfig,
     EvalConfig,
     GradingConfig,
+    HealthConfig,
+    OnCollapse,
     OptimizerConfig,
+    PromptsConfig,
+    PromptStrategy,
     RunConfig,
     SamplingConfig,
 )
 from expert_iteration.grading import GRADER_VERSION
 from expert_iteration.ledger import Ledger
 from expert_iteration.reporting import Reporter
-from expert_iteration.scheduler import Progress
+from expert_iteration.scheduler import Progress, Stopped
 from expert_iteration.stages import Run
 from expert_iteration.types import Finish, Outcome, Prompt, Rollout, Snapshot, Verdict
 
@@ -32,6 +36,7 @@ class FakeWorkers:
         self.verdict = verdict or Verdict(Outcome.CORRECT, "exact", 1.0)
         self.totals = book or Counter(groups=2, rollouts=200, correct=200)
         self.loaded = None
+        self.tickets = []
 
     async def answer(self, prompts, *_):
         return [(Rollout(0, (5,), (0.0,), "", Finish.STOP, 0, 0), self.verdict) for _ in prompts]
@@ -41,6 +46,9 @@ class FakeWorkers:
 
     async def snapshot(self):
         return Snapshot(self.totals, 0, 0, 0, 0, 0, 0)
+
+    async def collect(self, tickets):
+        self.tickets += tickets
 
     async def ledger(self):
         return Ledger()
@@ -76,7 +84,7 @@ DATA = FakeData(QUESTIONS, QUESTIONS, "c0ffee")
 def stage(tmp_path):
     """Act on a run in its own folder; returns what the terminal showed."""
 
-    def act(action, workers=None, resume=None):
+    def act(action, workers=None, resume=None, **changes):
         config = RunConfig(
             iterations=2,
             prompts_per_iteration=2,
@@ -87,6 +95,7 @@ def stage(tmp_path):
             grading=GradingConfig(deadline=7.0),
             eval=EvalConfig(every=1),
             resume=resume,
+            **changes,
         )
         shown = io.StringIO()
         with Reporter(config, tmp_path, shown) as reporter:
@@ -132,6 +141,64 @@ def test_a_few_answers_that_cannot_be_judged_are_counted_without_a_warning(stage
     assert "WARNING" not in shown
     events = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [event["rollout/timeout"] for event in events if "rollout/timeout" in event] == [0.01]
+
+
+ALIKE = Counter(groups=2, rollouts=200, correct=200, tokens=400, distinct=2)
+"""All answers to a prompt say the same."""
+
+
+def test_a_collapse_is_warned_of_and_ends_the_run_only_where_that_is_asked_for(stage):
+    health = HealthConfig(distinct_floor=0.5)
+    shown = stage(first_iteration, FakeWorkers(book=ALIKE), health=health)
+    assert "sampling collapses: only 1% of the answers" in shown.replace("\n", " ")
+    with pytest.raises(Stopped, match="collapsed"):
+        stage(
+            first_iteration,
+            FakeWorkers(book=ALIKE),
+            health=replace(health, on_collapse=OnCollapse.stop),
+        )
+
+
+def test_after_a_collapse_answers_may_be_sampled_hotter_also_in_a_resumed_run(stage, tmp_path):
+    health = HealthConfig(OnCollapse.raise_temperature, distinct_floor=0.5, temperature_factor=1.2)
+    workers, resumed = FakeWorkers(book=ALIKE), FakeWorkers()
+
+    async def one_more(run):
+        await run.collect([0])
+        await first_iteration(run)
+        await run.collect([2])
+
+    async def another(run):
+        await run.begin()
+        await run.collect([3])
+
+    stage(one_more, workers, health=health)
+    assert [ticket.temperature for ticket in workers.tickets] == [None, 1.2]
+    stage(another, resumed, resume=str(tmp_path), health=health)
+    assert [ticket.temperature for ticket in resumed.tickets] == [1.2]
+
+
+def test_a_plateau_ends_the_run_with_its_checkpoint(stage, tmp_path):
+    with pytest.raises(Stopped, match="plateau"):
+        stage(first_iteration, health=HealthConfig(patience=1))
+    assert newest(tmp_path).is_dir()
+
+
+def test_plans_of_the_frontier_survive_a_checkpoint(stage, tmp_path):
+    frontier = PromptsConfig(strategy=PromptStrategy.frontier)
+    plans = []
+
+    async def planned(run):
+        await run.begin()
+        await run.collect([2, 3])
+        plans.append(run._visits.plans)
+        if run.progress.iteration == 0:
+            run.progress.iteration = 1
+            await run.save()
+
+    stage(planned, prompts=frontier)
+    stage(planned, resume=str(tmp_path), prompts=frontier)
+    assert plans[0] == plans[1] and list(plans[0]) == [2]
 
 
 @pytest.mark.parametrize(("version", "warned"), [("before", True), (GRADER_VERSION, False)])
