@@ -17,7 +17,6 @@ INSTRUCTION_STYLE = "ifeval"
 LENIENT_STYLE = "free"
 """The style for judging texts that were not asked for a format."""
 
-_MARK = re.compile("####")
 _DIGIT = re.compile(r"\d")
 _MARKUP = re.compile(r"<<[^<>]*>>|<\|[a-z_]+\|>|</?s>")
 _R1_ZERO = re.compile(r"</think> <answer>(.*)</answer>\s*", re.DOTALL)
@@ -69,8 +68,8 @@ def _gsm8k(response: str) -> Extraction:
         last = response.rstrip().rpartition("\n")[2]
         return found(_bare(last[2:])) if last.startswith("A:") else missing("no ####")
     if not _DIGIT.search(line):
-        earlier = (_line_after(response, mark.start()) or "" for mark in _MARK.finditer(response))
-        line = next((each for each in reversed(list(earlier)) if _DIGIT.search(each)), line)
+        marked = (each.rpartition("####") for each in reversed(response.split("\n")) if "####" in each)
+        line = next((_bare(rest) for *_, rest in marked if _DIGIT.search(_bare(rest))), line)
     return found(line)
 
 
