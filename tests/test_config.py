@@ -1,12 +1,15 @@
 """Every yaml composes, every key has a reader, and what cannot work is refused at the door."""
 
 import ast
+import re
+import shlex
 from dataclasses import fields, is_dataclass
 from itertools import combinations, product
 from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
 from expert_iteration.checks import from_hydra
@@ -42,6 +45,57 @@ def test_no_argument_is_the_demo():
 @pytest.mark.parametrize("experiment", options("experiment"))
 def test_every_experiment_composes_and_has_laws(experiment):
     laws_of(on_this_machine(f"experiment={experiment}"))
+
+
+SWEEPS = ("rollout_grid", "lr_sweep", "single_vs_multi_trace", "multi_epoch", "topk_sweep", "kl_sweep")
+
+
+def swept(experiment: str) -> list[str]:
+    """What `-m` makes of an experiment: `key=a,b` for each key that it sweeps."""
+    register()
+    with initialize_config_dir(str(config_folder()), version_base="1.3"):
+        composed = compose("train", overrides=[f"experiment={experiment}"], return_hydra_config=True)
+    return [f"{key}={values}" for key, values in (composed.hydra.sweeper.params or {}).items()]
+
+
+def jobs(*overrides: str) -> list[tuple[str, ...]]:
+    """The runs of a sweep, by their overrides."""
+    choices = [
+        [f"{one.get_key_element()}={value}" for value in one.sweep_string_iterator()]
+        if one.is_sweep_override()
+        else [one.input_line or ""]
+        for one in OverridesParser.create().parse_overrides(list(overrides))
+    ]
+    return list(product(*choices))
+
+
+def written_commands() -> list[str]:
+    """Overrides of each `python scripts/train.py` in the README and in the experiments."""
+    files = [PACKAGE.parent / "README.md", *(config_folder() / "experiment").glob("*.yaml")]
+    found = [
+        re.findall(r"^(?:#  | ) +python scripts/train\.py(.*)$", file.read_text(), re.M) for file in files
+    ]
+    return sorted({command.strip() for commands in found for command in commands})
+
+
+@pytest.mark.parametrize("experiment", SWEEPS)
+def test_every_run_of_a_sweep_composes_and_differs_from_the_others(experiment):
+    runs = [composed(f"experiment={experiment}", *job) for job in jobs(*swept(experiment))]
+    for config in runs:
+        laws_of(config)
+    plain = [to_plain(config) for config in runs]
+    assert len(plain) > 1
+    assert all(one != other for one, other in combinations(plain, 2))
+
+
+def test_no_other_experiment_sweeps():
+    assert {name for name in options("experiment") if swept(name)} == set(SWEEPS)
+
+
+@pytest.mark.parametrize("command", written_commands())
+def test_every_command_in_the_readme_and_in_an_experiment_composes(command):
+    for job in jobs(*(word for word in shlex.split(command) if word != "-m")):
+        laws_of(on_this_machine(*job))
 
 
 @pytest.mark.parametrize("group", GROUPS)
