@@ -254,7 +254,7 @@ class ValuesConfig:
     samples: int = 8
     """Answers of the reference model to each prompt."""
     beta: float = 0.5
-    """0: the value is the best reward among them; infinity: their mean."""
+    """Near 0 the value is the best reward among them, for large numbers their mean."""
     drop_unsolved: bool = False
     """Leave out the prompts that none of them solves."""
 

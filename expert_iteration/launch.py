@@ -7,7 +7,7 @@ import asyncio
 import signal
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
@@ -40,12 +40,21 @@ def config_folder() -> Path:
 
 def main() -> None:
     """Entry point of ``scripts/train.py`` and of the ``expert-iteration`` command."""
+    command(run)
+
+
+def command(work: Callable[[RunConfig, Path], object]) -> None:
+    """Do `work` with the configuration that the command line composes, in the folder that it names.
+
+    Raises:
+        SystemExit: `work` failed, or the configuration cannot work; standard error says why.
+    """
     register()
     codes: list[int] = []
 
     def job(composed: DictConfig) -> None:
         try:
-            run(from_hydra(composed), Path(HydraConfig.get().runtime.output_dir))
+            work(from_hydra(composed), Path(HydraConfig.get().runtime.output_dir))
         except Exception as error:
             codes.append(explain(error))
             if HydraConfig.get().mode is RunMode.MULTIRUN:
@@ -81,7 +90,7 @@ def run(config: RunConfig, run_dir: Path) -> str:
     from expert_iteration.reporting import Reporter
 
     with (
-        _termination_as_exit(),
+        termination_as_exit(),
         captured_output(run_dir, "driver") as terminal,
         Reporter(config, run_dir, terminal) as reporter,
     ):
@@ -152,7 +161,7 @@ def explain(error: Exception) -> int:
 
 
 @contextmanager
-def _termination_as_exit() -> Iterator[None]:
+def termination_as_exit() -> Iterator[None]:
     """SIGTERM unwinds the stack as Ctrl-C does, so that every part is closed."""
 
     def leave(number: int, _: object) -> NoReturn:

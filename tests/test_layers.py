@@ -19,7 +19,7 @@ LAYERS = [
     "archive sampling",
     "second_chances",
     "collector",
-    "trainer workers",
+    "trainer workers estimation",
     "local actors stages",
     "training",
     "launch",
