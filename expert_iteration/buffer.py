@@ -21,7 +21,8 @@ from torchrl.data.replay_buffers.storages import Storage
 from expert_iteration.adaptive import batch_size
 from expert_iteration.algorithms import algorithm_of
 from expert_iteration.batching import PASS_RATE, POLICY_VERSION, REWARD, WEIGHT, stack
-from expert_iteration.config import Priority, RunConfig, Sampler
+from expert_iteration.choices import Priority, Sampler
+from expert_iteration.config import RunConfig
 from expert_iteration.segment_trees import prioritized_sampler
 from expert_iteration.selection import Fate
 from expert_iteration.selector import TopKRewardSelector

@@ -7,7 +7,13 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from expert_iteration.algorithms import Keep, algorithm_of, needs_reference, objective_of
-from expert_iteration.config import ConfigError, Device, OnCollapse, RunConfig, Runtime, Start, members_of
+from expert_iteration.choices import (
+    Device,
+    OnCollapse,
+    Runtime,
+    Start,
+)
+from expert_iteration.config import ConfigError, RunConfig, members_of
 from expert_iteration.data.settings import task_problems
 
 

@@ -19,7 +19,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from expert_iteration.algorithms import needs_values
 from expert_iteration.checks import from_hydra
-from expert_iteration.config import ConfigError, RunConfig, Runtime, register_schema
+from expert_iteration.choices import Runtime
+from expert_iteration.config import ConfigError, RunConfig, register_schema
 
 if TYPE_CHECKING:
     from expert_iteration.prompts import Data

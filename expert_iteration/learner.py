@@ -21,7 +21,13 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from expert_iteration.algorithms import Advantage, objective_of
 from expert_iteration.batching import REFERENCE, MicroBatch, micro_batches
-from expert_iteration.config import KLSchedule, LossConfig, ModelConfig, OptimizerConfig, RunConfig, Schedule
+from expert_iteration.choices import KLSchedule, Schedule
+from expert_iteration.config import (
+    LossConfig,
+    ModelConfig,
+    OptimizerConfig,
+    RunConfig,
+)
 from expert_iteration.losses import Importance, Scored, StepSize, kl_estimate, step_loss
 from expert_iteration.model import load_model, model_folder, response_log_probs
 from expert_iteration.types import Metrics

@@ -16,7 +16,8 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from expert_iteration.algorithms import Loss
-from expert_iteration.config import KLEstimator, LossConfig, Normalization
+from expert_iteration.choices import KLEstimator, Normalization
+from expert_iteration.config import LossConfig
 
 
 @dataclass(frozen=True, slots=True)

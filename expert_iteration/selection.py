@@ -7,7 +7,8 @@ from hashlib import blake2b
 from statistics import median_low
 
 from expert_iteration.algorithms import Keep
-from expert_iteration.config import Duplicates, Prefer, SelectionConfig, Strategy
+from expert_iteration.choices import Duplicates, Prefer, Strategy
+from expert_iteration.config import SelectionConfig
 
 
 class Fate(StrEnum):

@@ -20,7 +20,8 @@ from expert_iteration.batching import (
     TOKENS,
     stack,
 )
-from expert_iteration.config import Prefer, SelectionConfig
+from expert_iteration.choices import Prefer
+from expert_iteration.config import SelectionConfig
 from expert_iteration.selection import Candidate, Fate, select
 from expert_iteration.traces import runs
 

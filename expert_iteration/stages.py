@@ -11,7 +11,8 @@ from pathlib import Path
 from expert_iteration import checkpoint
 from expert_iteration.adaptive import peak_rate
 from expert_iteration.books import alarm, count_verdicts, rates
-from expert_iteration.config import OnCollapse, RunConfig, Start
+from expert_iteration.choices import OnCollapse, Start
+from expert_iteration.config import RunConfig
 from expert_iteration.evaluation import Judged, evaluate
 from expert_iteration.grading import GRADER_VERSION
 from expert_iteration.health import Health

@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from hashlib import blake2b
 
-from expert_iteration.config import Duplicates
+from expert_iteration.choices import Duplicates
 
 _TERM = r"\(*-?\$?\d[\d,]*(?:\.\d+)?%?\)*"
 _EQUATION = re.compile(rf"{_TERM}(?:\s*[-+*/x×÷^]\s*{_TERM})+\s*=\s*{_TERM}")

@@ -3,7 +3,8 @@
 import random
 from dataclasses import replace
 
-from expert_iteration.config import PromptStrategy, RunConfig
+from expert_iteration.choices import PromptStrategy
+from expert_iteration.config import RunConfig
 from expert_iteration.frontier import Frontier
 from expert_iteration.ledger import Ledger
 from expert_iteration.prompts import PromptOrder, PromptSet

@@ -3,7 +3,8 @@
 import os
 from typing import TYPE_CHECKING, Any
 
-from expert_iteration.config import ConfigError, Device, ModelConfig, PlacementConfig
+from expert_iteration.choices import Device
+from expert_iteration.config import ConfigError, ModelConfig, PlacementConfig
 
 if TYPE_CHECKING:
     from vllm import LLMEngine

@@ -4,11 +4,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+from expert_iteration.choices import OnBadRow
 from expert_iteration.config import (
     DataConfig,
     DatasetConfig,
     ModelConfig,
-    OnBadRow,
     PromptConfig,
     RunConfig,
     SamplingConfig,

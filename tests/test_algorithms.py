@@ -23,7 +23,12 @@ from expert_iteration.algorithms import (
 )
 from expert_iteration.batching import ADVANTAGE, POLICY_VERSION, RESPONSE, SAMPLED, TOKENS
 from expert_iteration.checks import from_hydra
-from expert_iteration.config import AlgorithmConfig, ConfigError, ModelConfig, RunConfig
+from expert_iteration.config import (
+    AlgorithmConfig,
+    ConfigError,
+    ModelConfig,
+    RunConfig,
+)
 from expert_iteration.launch import config_folder, register
 from expert_iteration.learner import Learner
 from expert_iteration.selection import Candidate, Fate, select

@@ -15,15 +15,14 @@ from tensordict import TensorDict
 
 from expert_iteration.batching import FINGERPRINT, WEIGHT, flatten_rows, unflatten_rows
 from expert_iteration.buffer import PRIORITY_FLOOR, BufferStatus, RolloutBuffer
+from expert_iteration.choices import Priority, Sampler
 from expert_iteration.config import (
     AdaptiveConfig,
     AdaptiveRow,
     AlgorithmConfig,
     BufferConfig,
     ModeConfig,
-    Priority,
     RunConfig,
-    Sampler,
     SelectionConfig,
 )
 from expert_iteration.segment_trees import MinTree, SumTree

@@ -5,7 +5,8 @@ import logging
 
 import pytest
 
-from expert_iteration.config import ConfigError, OnBadRow
+from expert_iteration.choices import OnBadRow
+from expert_iteration.config import ConfigError
 from expert_iteration.data.loading import Parts, read_task
 from expert_iteration.data.report import DataReport, PartReport
 from tests.data import SHARED, dataset, run_config, sums, write

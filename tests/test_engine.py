@@ -11,7 +11,8 @@ import pytest
 import torch
 from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
-from expert_iteration.config import ConfigError, Dtype, ModelConfig, PlacementConfig
+from expert_iteration.choices import Dtype
+from expert_iteration.config import ConfigError, ModelConfig, PlacementConfig
 from expert_iteration.engine import Engine, Request
 from expert_iteration.types import Finish, Rollout
 from expert_iteration.weights import pack, push

@@ -9,6 +9,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "expert_iteration"
 LAYERS = [
+    "choices",
     "config types scheduler confinement",
     "algorithms adaptive demo traces",
     "grading books output",

@@ -12,15 +12,13 @@ from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from expert_iteration.algorithms import ALGORITHMS
 from expert_iteration.batching import ADVANTAGE, POLICY_VERSION, REFERENCE, RESPONSE, SAMPLED, TOKENS
+from expert_iteration.choices import KLSchedule, Normalization, Schedule
 from expert_iteration.config import (
     AlgorithmConfig,
-    KLSchedule,
     LossConfig,
     ModelConfig,
-    Normalization,
     OptimizerConfig,
     RunConfig,
-    Schedule,
 )
 from expert_iteration.learner import Learner, kl_coefficient, rate_factor, sum_in_buckets
 from expert_iteration.reference import ReferenceModel

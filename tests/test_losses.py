@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from expert_iteration.algorithms import Loss
-from expert_iteration.config import KLEstimator, LossConfig, Normalization
+from expert_iteration.choices import KLEstimator, Normalization
+from expert_iteration.config import LossConfig
 from expert_iteration.losses import (
     BY_ROW,
     BY_TOKEN,

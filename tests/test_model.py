@@ -19,7 +19,8 @@ from expert_iteration.batching import (
     MicroBatch,
     micro_batches,
 )
-from expert_iteration.config import ConfigError, Dtype, ModelConfig
+from expert_iteration.choices import Dtype
+from expert_iteration.config import ConfigError, ModelConfig
 from expert_iteration.model import ResponseScores, load_model, response_log_probs
 
 

@@ -17,7 +17,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from expert_iteration.config import ConfigError, LoggerConfig, ModelConfig, RunConfig, WandbMode
+from expert_iteration.choices import WandbMode
+from expert_iteration.config import (
+    ConfigError,
+    LoggerConfig,
+    ModelConfig,
+    RunConfig,
+)
 from expert_iteration.grading import GRADER_VERSION
 from expert_iteration.reporting import Reporter, RolloutLog, wilson
 from expert_iteration.reporting.jsonl import EventLog, encode, read_events, write_json

@@ -12,7 +12,8 @@ from torchrl.data import LazyStackStorage, TensorDictReplayBuffer
 
 from expert_iteration.algorithms import Keep
 from expert_iteration.batching import Key, flatten_rows, stack, unflatten_rows
-from expert_iteration.config import Duplicates, Prefer, SelectionConfig, Strategy
+from expert_iteration.choices import Duplicates, Prefer, Strategy
+from expert_iteration.config import SelectionConfig
 from expert_iteration.selection import Candidate, Fate, select
 from expert_iteration.selector import TopKRewardSelector
 from expert_iteration.traces import runs

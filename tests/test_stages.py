@@ -9,15 +9,14 @@ from dataclasses import dataclass, field, replace
 import pytest
 
 from expert_iteration.checkpoint import Provenance, newest, provenance_of, saving
+from expert_iteration.choices import OnCollapse, PromptStrategy
 from expert_iteration.config import (
     AlgorithmConfig,
     EvalConfig,
     GradingConfig,
     HealthConfig,
-    OnCollapse,
     OptimizerConfig,
     PromptsConfig,
-    PromptStrategy,
     RunConfig,
     SamplingConfig,
 )

@@ -2,7 +2,7 @@
 
 import pytest
 
-from expert_iteration.config import Duplicates
+from expert_iteration.choices import Duplicates
 from expert_iteration.traces import equations, fingerprint
 
 

@@ -17,7 +17,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from expert_iteration.config import ConfigError, ModelConfig, RewardConfig, RunConfig, ValuesConfig
+from expert_iteration.config import (
+    ConfigError,
+    ModelConfig,
+    RewardConfig,
+    RunConfig,
+    ValuesConfig,
+)
 from expert_iteration.data.report import DataReport
 from expert_iteration.engine import Request
 from expert_iteration.estimation import chunk_size, estimate, value_seed

@@ -1,6 +1,7 @@
 """Which prompt each visit draws."""
 
-from expert_iteration.config import PromptsConfig, PromptStrategy, RunConfig, SamplingConfig
+from expert_iteration.choices import PromptStrategy
+from expert_iteration.config import PromptsConfig, RunConfig, SamplingConfig
 from expert_iteration.ledger import Ledger
 from expert_iteration.prompts import PromptOrder, PromptSet
 from expert_iteration.types import Finish, Group, Outcome, Prompt, Rollout, Ticket, Verdict

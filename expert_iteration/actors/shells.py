@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 import ray
 
 from expert_iteration.actors.remote import RemoteArchive, RemoteEngines, RemoteReference
-from expert_iteration.config import Device, RunConfig
+from expert_iteration.choices import Device
+from expert_iteration.config import RunConfig
 from expert_iteration.evaluation import Judged
 from expert_iteration.ledger import Ledger
 from expert_iteration.output import redirect_output

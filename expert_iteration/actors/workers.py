@@ -10,7 +10,8 @@ import ray
 
 from expert_iteration.actors.shells import ArchiveActor, CollectorActor, ReferenceActor, TrainerActor
 from expert_iteration.algorithms import needs_reference
-from expert_iteration.config import Device, RunConfig
+from expert_iteration.choices import Device
+from expert_iteration.config import RunConfig
 from expert_iteration.evaluation import Judged
 from expert_iteration.ledger import Ledger
 from expert_iteration.tokenizer import resolve_model

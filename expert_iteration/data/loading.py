@@ -3,7 +3,14 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from expert_iteration.config import ConfigError, DataConfig, Member, OnBadRow, RunConfig, members_of
+from expert_iteration.choices import OnBadRow
+from expert_iteration.config import (
+    ConfigError,
+    DataConfig,
+    Member,
+    RunConfig,
+    members_of,
+)
 from expert_iteration.data.checking import Dropped, sift
 from expert_iteration.data.questions import normalised, part_of
 from expert_iteration.data.readers import Example

@@ -2,7 +2,13 @@
 
 from collections.abc import Iterator
 
-from expert_iteration.config import MIXTURE, Member, PromptConfig, TaskConfig, members_of
+from expert_iteration.config import (
+    MIXTURE,
+    Member,
+    PromptConfig,
+    TaskConfig,
+    members_of,
+)
 from expert_iteration.data.demonstrations import INSTRUCTIONS, STYLES_OF_TASKS
 from expert_iteration.data.readers import READERS
 

@@ -7,7 +7,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from expert_iteration.config import ConfigError, RunConfig, WandbMode
+from expert_iteration.choices import WandbMode
+from expert_iteration.config import ConfigError, RunConfig
 from expert_iteration.reporting.jsonl import Event
 from expert_iteration.reporting.redact import redact
 
