@@ -13,7 +13,8 @@ import time
 from collections.abc import Callable
 from concurrent.futures import wait
 
-from expert_iteration.config import Device, Dtype, ModelConfig, PlacementConfig
+from expert_iteration.choices import Device, Dtype
+from expert_iteration.config import ModelConfig, PlacementConfig
 from expert_iteration.engine import Engine, Request, sampling_params
 from expert_iteration.vllm_start import engine_args
 
