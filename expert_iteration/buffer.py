@@ -6,7 +6,7 @@
 At any time reads + forfeited + reads_left = epochs x written.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from math import ceil
 from typing import Any
@@ -14,21 +14,23 @@ from typing import Any
 import torch
 from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
-from torchrl.data import LazyStackStorage, PrioritizedSampler, RandomSampler, TensorDictReplayBuffer
-from torchrl.data.replay_buffers.samplers import Sampler as TorchRLSampler
-from torchrl.data.replay_buffers.storages import Storage
+from torchrl.data import LazyStackStorage, PrioritizedSampler, TensorDictReplayBuffer
 
 from expert_iteration.adaptive import batch_size
 from expert_iteration.algorithms import algorithm_of
-from expert_iteration.batching import PASS_RATE, POLICY_VERSION, REWARD, WEIGHT, stack
-from expert_iteration.choices import Priority, Sampler
+from expert_iteration.batching import POLICY_VERSION, WEIGHT, stack
+from expert_iteration.choices import Priority
 from expert_iteration.config import RunConfig
-from expert_iteration.segment_trees import prioritized_sampler
+from expert_iteration.samplers import (
+    PRIORITIES,
+    PRIORITY_FLOOR,
+    LeastReadSampler,
+    Slots,
+    sampler_of,
+    weight_scale,
+)
 from expert_iteration.selection import Fate
 from expert_iteration.selector import TopKRewardSelector
-
-PRIORITY_FLOOR = 0.01
-"""Added to every priority, so that each row is read now and then."""
 
 _SLOT = "index"
 """Where TorchRL writes the storage slot into a row."""
@@ -65,65 +67,6 @@ class Books:
     """Optimizer step that was drawn last."""
 
 
-class Slots:
-    """Policy version and number of reads of the row in each storage slot."""
-
-    def __init__(self) -> None:
-        self.clear()
-
-    def clear(self) -> None:
-        self.versions = torch.empty(0, dtype=torch.int64)
-        self.reads = torch.empty(0, dtype=torch.int64)
-
-    def write(self, slots: Tensor, versions: Tensor) -> None:
-        """New rows stand in `slots`."""
-        if (missing := int(slots.max()) + 1 - len(self.reads)) > 0:
-            self.versions = torch.cat([self.versions, torch.zeros(missing, dtype=torch.int64)])
-            self.reads = torch.cat([self.reads, torch.zeros(missing, dtype=torch.int64)])
-        self.versions[slots] = versions
-        self.reads[slots] = 0
-
-
-class LeastReadSampler(RandomSampler):
-    """Sampling without replacement: oldest policy version first, then least read, then at random.
-
-    So the rows that would grow too old are used up before those that can wait, which is what the
-    scheduler counts on when it lets collectors run ahead.
-
-    TorchRL's `SamplerWithoutReplacement` forgets what it has drawn whenever the storage grows or
-    shrinks, as it always does in asynchronous training. Here the reads of each row are the only
-    memory, so every row is read exactly `epochs` times, whatever happens between two draws.
-
-    With `whole_passes` a batch never spans two passes over the rows: the last one of a pass may be
-    smaller, as in a data loader. Without, a batch is filled up with rows that were read more often.
-    """
-
-    def __init__(self, slots: Slots, epochs: int, whole_passes: bool) -> None:
-        self._slots = slots
-        self._epochs = epochs
-        self._whole_passes = whole_passes
-
-    def sample(self, storage: Storage, batch_size: int) -> tuple[Tensor, dict[str, Any]]:
-        """At most `batch_size` slots, all different."""
-        reads = self._slots.reads
-        assert len(reads) == len(storage)
-        limit = int(reads.min()) + 1 if self._whole_passes else self._epochs
-        usable = (reads < limit).nonzero().squeeze(1)
-        shuffled = usable[torch.randperm(len(usable), generator=self._rng)]
-        urgency = self._slots.versions[shuffled] * self._epochs + reads[shuffled]
-        return shuffled[urgency.argsort(stable=True)][:batch_size], {}
-
-    def batches_left(self, batch_size: int) -> int:
-        """Fewest batches until every row was read `epochs` times; a synchronous run takes just these."""
-        reads = self._slots.reads
-        if not len(reads):
-            return 0
-        if self._whole_passes:
-            return sum(ceil(int((reads <= done).sum()) / batch_size) for done in range(self._epochs))
-        left = self._epochs - reads
-        return max(ceil(int(left.sum()) / batch_size), int(left.max()))
-
-
 class RolloutBuffer:
     """Takes groups from collectors, and hands the kept rows to the trainer ranks.
 
@@ -147,7 +90,7 @@ class RolloutBuffer:
         self._generator = torch.Generator().manual_seed(config.seed)
         self._replay = TensorDictReplayBuffer(
             storage=LazyStackStorage(config.buffer.capacity),
-            sampler=_sampler(config, self._slots, synchronous),
+            sampler=sampler_of(config, self._slots, synchronous),
             transform=self._selector,
             generator=self._generator,
         )
@@ -320,30 +263,3 @@ class RolloutBuffer:
     def _cursor(self) -> int:
         """Slot that is written next."""
         return self._replay.writer.state_dict()["_cursor"]
-
-
-PRIORITIES: dict[Priority, Callable[[TensorDictBase, int], float]] = {
-    Priority.reward: lambda row, _: float(row[REWARD]),
-    Priority.difficulty: lambda row, _: 1 - float(row[PASS_RATE]),
-    Priority.recency: lambda row, version: 1 / (1 + max(0, version - int(row[POLICY_VERSION]))),
-}
-"""(row, policy version of the trainer) -> priority, before the floor."""
-
-
-def weight_scale(sampler: PrioritizedSampler, rows: int) -> float:
-    """Factor from TorchRL's importance weights, whose largest is 1, to (rows * P)^-beta.
-
-    P is the probability that a draw hits the row; at beta 1 these have a mean of 1. With the former, the
-    loss would shrink with the smallest priority in the buffer.
-    """
-    total, smallest = sampler._sum_tree.query(0, rows), sampler._min_tree.query(0, rows)
-    return float((total / (rows * smallest)) ** sampler._beta)
-
-
-def _sampler(config: RunConfig, slots: Slots, whole_passes: bool) -> TorchRLSampler:
-    buffer = config.buffer
-    if buffer.sampler is Sampler.without_replacement:
-        return LeastReadSampler(slots, config.epochs, whole_passes)
-    if buffer.sampler is Sampler.uniform:
-        return RandomSampler()
-    return prioritized_sampler(buffer.capacity, buffer.priority_alpha, buffer.priority_beta)

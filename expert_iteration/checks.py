@@ -1,5 +1,6 @@
 """The door: a composed config becomes a checked `RunConfig`, before anything heavy is imported."""
 
+import math
 from pathlib import Path
 from typing import cast
 
@@ -38,8 +39,8 @@ def check(config: RunConfig) -> None:
         ConfigError: naming the keys, their values and the remedy.
     """
     for key, value, low in _minima(config):
-        if value is not None and value < low:
-            raise ConfigError(f"{key} ({value}) must be at least {low}.")
+        if value is not None and not low <= value < math.inf:
+            raise ConfigError(f"{key} ({value}) must be a finite number, at least {low}.")
     for problem in (
         *task_problems(config.task),
         *_algorithm_problems(config),
@@ -92,8 +93,12 @@ def _minima(config: RunConfig) -> list[tuple[str, float | None, float]]:
         ("loss.importance_cap", config.loss.importance_cap, 1),
         ("loss.beta", config.loss.beta, 0),
         ("optimizer.learning_rate", config.optimizer.learning_rate, 0),
+        ("optimizer.weight_decay", config.optimizer.weight_decay, 0),
         ("optimizer.warmup_steps", config.optimizer.warmup_steps, 0),
+        ("optimizer.max_grad_norm", config.optimizer.max_grad_norm, 0),
         ("buffer.capacity", config.buffer.capacity, 1),
+        ("buffer.priority_alpha", config.buffer.priority_alpha, 0),
+        ("buffer.priority_beta", config.buffer.priority_beta, 0),
         ("placement.train.devices", config.placement.train.devices, 1),
         ("placement.infer.replicas", config.placement.infer.replicas, 1),
         ("placement.infer.tensor_parallel", config.placement.infer.tensor_parallel, 1),

@@ -21,15 +21,10 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from expert_iteration.algorithms import Advantage, objective_of
 from expert_iteration.batching import REFERENCE, MicroBatch, micro_batches
-from expert_iteration.choices import KLSchedule, Schedule
-from expert_iteration.config import (
-    LossConfig,
-    ModelConfig,
-    OptimizerConfig,
-    RunConfig,
-)
+from expert_iteration.config import ModelConfig, RunConfig
 from expert_iteration.losses import Importance, Scored, StepSize, kl_estimate, step_loss
 from expert_iteration.model import load_model, model_folder, response_log_probs
+from expert_iteration.schedules import kl_coefficient, rate_factor
 from expert_iteration.types import Metrics
 
 BUCKET_ELEMENTS = 2**25
@@ -43,20 +38,6 @@ IMPORTANCE_SUMS = ("clipped", "weight", "weight_squared")
 """Over the response tokens of a step, for losses with importance weights."""
 
 TOKENIZER_FILES = ("added_tokens*", "chat_template*", "merges*", "special_tokens*", "tokenizer*", "vocab*")
-
-
-def rate_factor(config: OptimizerConfig, step: int, progress: float) -> float:
-    """Share of the peak rate at step number `step` (from 0), when `progress` of all steps lies behind.
-
-    Linear and cosine go from 1 at progress 0 to zero at 1; the warm-up multiplies.
-    """
-    warmup = min(1.0, (step + 1) / config.warmup_steps) if config.warmup_steps else 1.0
-    decay = {
-        Schedule.constant: 1.0,
-        Schedule.linear: 1 - progress,
-        Schedule.cosine: (1 + math.cos(math.pi * progress)) / 2,
-    }
-    return warmup * decay[config.schedule]
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,12 +59,6 @@ def importance_metrics(tokens: int, clipped: float, weight: float, weight_square
         "train/clip_fraction": clipped / tokens,
         "train/ess": weight**2 / (tokens * weight_squared) if weight_squared else 0.0,
     }
-
-
-def kl_coefficient(config: LossConfig, progress: float) -> float:
-    """Weight of the divergence from the reference at `progress`, the share of all steps already taken."""
-    left = 1 - progress if config.kl_schedule is KLSchedule.linear else 1.0
-    return config.kl_coefficient * left
 
 
 class Learner:
@@ -128,9 +103,9 @@ class Learner:
         """Take one optimizer step; `rows` is this rank's shard of it and may be empty.
 
         `progress` is the share of the schedule that lies behind, `peak_rate` its highest learning rate
-        (None: optimizer.learning_rate). The metrics are those of
-        the whole step and equal on all ranks. A step whose loss or gradient is not finite, or that
-        holds no response token, leaves the weights alone and reports `train/skipped` 1.
+        (None: optimizer.learning_rate). The metrics are those of the whole step and equal on all ranks. A
+        step whose loss or gradient is not finite, or that holds no response token, leaves the weights
+        alone and reports `train/skipped` 1.
         """
         options = self._config.optimizer
         peak = options.learning_rate if peak_rate is None else peak_rate
@@ -219,7 +194,7 @@ class Learner:
             },
         )
 
-    def _backward(self, batches: Sequence[MicroBatch], step: "Step") -> Metrics:
+    def _backward(self, batches: Sequence[MicroBatch], step: Step) -> Metrics:
         sums = torch.zeros(len(LOSS_METRICS) + len(IMPORTANCE_SUMS), device=self.model.device)
         for batch in batches:
             scored, entropy_N = self._score(batch.to(self.model.device), step)
@@ -236,7 +211,7 @@ class Learner:
             metrics |= importance_metrics(tokens=step.size.tokens, **sums_of)
         return metrics
 
-    def _score(self, batch: MicroBatch, step: "Step") -> tuple[Scored, Tensor]:
+    def _score(self, batch: MicroBatch, step: Step) -> tuple[Scored, Tensor]:
         """What the loss reads of a micro-batch, and the entropy of its tokens."""
         logprobs_N, entropy_N = response_log_probs(self.model, batch, self._config.model.autocast)
         centred = self._objective.advantage is Advantage.BATCH
@@ -251,7 +226,7 @@ class Learner:
         )
         return scored, entropy_N
 
-    def _loss(self, scored: Scored, weights_B: Tensor, step: "Step") -> tuple[Tensor, Tensor]:
+    def _loss(self, scored: Scored, weights_B: Tensor, step: Step) -> tuple[Tensor, Tensor]:
         """This micro-batch's part of the step's loss, and [loss, objective, KL] for the log."""
         options = self._config.loss
         objective = step_loss(self._objective.loss, scored, options, step.size, weights_B)

@@ -18,6 +18,7 @@ import torch
 
 from expert_iteration.advantages import optimal_value
 from expert_iteration.config import ConfigError, RunConfig
+from expert_iteration.grading import GRADER_VERSION
 from expert_iteration.prompts import Data, PromptSet
 from expert_iteration.types import Prompt
 
@@ -91,6 +92,7 @@ def settings(config: RunConfig, train: PromptSet) -> dict[str, Setting]:
         "reward.format": reward.format,
         "reward.brevity": reward.brevity,
         "reward.variety": reward.variety,
+        "grader version": GRADER_VERSION,
     }
 
 

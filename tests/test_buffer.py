@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from tensordict import TensorDict
 
 from expert_iteration.batching import FINGERPRINT, WEIGHT, flatten_rows, unflatten_rows
-from expert_iteration.buffer import PRIORITY_FLOOR, BufferStatus, RolloutBuffer
+from expert_iteration.buffer import BufferStatus, RolloutBuffer
 from expert_iteration.choices import Priority, Sampler
 from expert_iteration.config import (
     AdaptiveConfig,
@@ -25,6 +25,7 @@ from expert_iteration.config import (
     RunConfig,
     SelectionConfig,
 )
+from expert_iteration.samplers import PRIORITY_FLOOR
 from expert_iteration.segment_trees import MinTree, SumTree
 from expert_iteration.selection import Fate
 

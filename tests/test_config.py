@@ -134,6 +134,8 @@ def test_a_selection_named_on_the_command_line_wins_over_the_algorithm():
         (["selection.top_k=9"], ["selection.top_k (9)", "rollouts_per_prompt (4)"]),
         (["batch_size=5000"], ["batch_size (5000)", "2048", "collect more"]),
         (["prompts_per_iteration=0"], ["prompts_per_iteration (0)", "at least 1"]),
+        (["values.beta=.inf"], ["values.beta (inf)", "a finite number"]),
+        (["optimizer.learning_rate=.nan"], ["optimizer.learning_rate (nan)", "a finite number"]),
         (["sampling.max_tokens=4000"], ["sampling.max_tokens (4000)", "model.max_length (2048)"]),
         (["sampling.min_tokens=90"], ["sampling.min_tokens (90)", "sampling.max_tokens (48)"]),
         (["buffer.capacity=10"], ["buffer.capacity (10)", "2048"]),

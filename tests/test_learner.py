@@ -20,8 +20,9 @@ from expert_iteration.config import (
     OptimizerConfig,
     RunConfig,
 )
-from expert_iteration.learner import Learner, kl_coefficient, rate_factor, sum_in_buckets
+from expert_iteration.learner import Learner, sum_in_buckets
 from expert_iteration.reference import ReferenceModel
+from expert_iteration.schedules import kl_coefficient, rate_factor
 from expert_iteration.types import Metrics
 
 ONE_MICRO_BATCH = 10_000

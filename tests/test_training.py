@@ -2,6 +2,7 @@
 
 import signal
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from safetensors.torch import load_file
@@ -73,9 +74,11 @@ def test_a_resumed_run_goes_on_in_its_folder_and_ends_as_the_straight_one(tmp_pa
         *("placement=local", *SMALL, "algorithm=rejection", "algorithm.accumulate=true"),
         *("prompts.strategy=frontier", "rationalisation.enabled=true", "task.limit=60"),
     )
-    straight = train(tmp_path / "straight", *overrides)
-    first = train(tmp_path / "run", *overrides, "iterations=1")
-    assert first.code == 0, first.output[-2000:]
+    with ThreadPoolExecutor() as pool:
+        going = pool.submit(train, tmp_path / "straight", *overrides)
+        first = train(tmp_path / "run", *overrides, "iterations=1")
+    straight = going.result()
+    assert first.code == straight.code == 0, first.output[-2000:]
     resumed = train(tmp_path / "run", *overrides, f"resume={tmp_path / 'run'}")
     assert_clean(resumed)
     assert resumed.summary["iterations"] == 2

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from itertools import islice
 
 from expert_iteration.config import DatasetConfig
-from expert_iteration.data.demonstrations import INSTRUCTIONS, demonstration
+from expert_iteration.data.demonstrations import demonstration
 from expert_iteration.data.files import Line
 from expert_iteration.data.questions import normalised
 from expert_iteration.data.readers import READERS, BadRow, Example
@@ -14,6 +14,7 @@ from expert_iteration.grading.algebra import identical
 from expert_iteration.grading.comparison import compare
 from expert_iteration.grading.ifeval import problem_with
 from expert_iteration.grading.spelling import normal
+from expert_iteration.grading.styles import INSTRUCTION_STYLE
 from expert_iteration.types import Outcome, Verdict
 
 UNREADABLE, FIELDS, GOLD = "unreadable", "fields", "gold"
@@ -84,7 +85,7 @@ def _with_sound_golds(
 
 
 def _gold_problems(examples: Sequence[Example], style: str, grader: Grader) -> list[str | None]:
-    if style == INSTRUCTIONS:
+    if style == INSTRUCTION_STYLE:
         return [problem_with(example.gold) for example in examples]
     verdicts = grader.grade(
         [Response(style, demonstration(style, example) or "", example.gold) for example in examples]

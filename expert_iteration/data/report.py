@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from expert_iteration.data.checking import Dropped, only_spelled
-from expert_iteration.data.demonstrations import INSTRUCTIONS
 from expert_iteration.data.loading import Part
+from expert_iteration.grading.styles import INSTRUCTION_STYLE
 
 LISTED = 100
 """Rows that the report lists for each reason; the others are counted."""
@@ -51,7 +51,7 @@ class PartReport:
     @property
     def notes(self) -> list[str]:
         style = self.part.member.dataset.prompt.style
-        golds = [] if style == INSTRUCTIONS else [example.gold for example in self.part.examples]
+        golds = [] if style == INSTRUCTION_STYLE else [example.gold for example in self.part.examples]
         spelled = sum(only_spelled(gold) for gold in golds)
         count = f"golds in a form that is compared by its spelling alone, not by its value: {spelled:,}"
         return [note for note in (self.part.warning, count if spelled else "") if note]

@@ -9,8 +9,9 @@ from expert_iteration.config import (
     TaskConfig,
     members_of,
 )
-from expert_iteration.data.demonstrations import INSTRUCTIONS, STYLES_OF_TASKS
+from expert_iteration.data.demonstrations import STYLES_OF_TASKS
 from expert_iteration.data.readers import READERS
+from expert_iteration.grading.styles import INSTRUCTION_STYLE
 
 MIXTURE_KEYS = ("name", "max_tokens", "members")
 """What a mixture decides for its members; everything else they decide themselves."""
@@ -61,7 +62,7 @@ def _prompt_problems(key: str, prompt: PromptConfig) -> Iterator[str]:
             f"{key}.system needs {key}.chat=true (it is false): only a chat has a system message. "
             "Without one, put the text into the template."
         )
-    if prompt.few_shot is not None and prompt.style == INSTRUCTIONS:
+    if prompt.few_shot is not None and prompt.style == INSTRUCTION_STYLE:
         yield f"{key}.few_shot needs worked responses, but nobody writes them for the style {prompt.style}."
     if "" in prompt.stop:
         yield f"{key}.stop holds an empty string, which would end every response at once; remove it."
