@@ -136,7 +136,8 @@ class PromptsConfig:
 
     strategy: PromptStrategy = PromptStrategy.uniform
     retest_every: int = 5
-    """Iterations for which frontier leaves out a prompt that was answered right throughout."""
+    """Iterations for which frontier leaves out a prompt that was answered right: once where right answers
+    are imitated, throughout where answers are compared."""
     park_after: int = 8
     """Answers without success after which frontier parks a prompt."""
     retry_every: int = 3

@@ -7,7 +7,7 @@ from typing import Any
 from expert_iteration.types import Group, Metrics
 
 DISCOUNT = 0.5
-"""What earlier visits count for in the posterior, at each new visit: the policy has changed since."""
+"""What a visit counts for in the posterior with each iteration since: the policy has changed."""
 
 
 @dataclass(slots=True)
@@ -30,7 +30,7 @@ class Record:
     last_rate: float = 0.0
     """Share of correct answers at the last visit."""
     recent_successes: float = 0.0
-    """Discounted counts, for the posterior of the present pass rate."""
+    """Discounted counts, as of the last visit, for the posterior of the present pass rate."""
     recent_failures: float = 0.0
 
     @property
@@ -41,6 +41,11 @@ class Record:
     def forgotten(self) -> bool:
         """Solved once, and not at the last visit."""
         return self.solved and self.last_rate == 0
+
+    def recent(self, iteration: int) -> tuple[float, float]:
+        """Discounted successes and failures, as of `iteration`."""
+        weight = DISCOUNT ** max(0, iteration - self.last_seen)
+        return weight * self.recent_successes, weight * self.recent_failures
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,35 +79,39 @@ class Ledger:
         record.abstentions += len(group.rollouts) - len(group.judged)
         record.kept += len(kept)
         record.rationalised |= any(group.rollouts[i].rationalised for i in kept)
+        before = record.recent(iteration)
+        record.recent_successes = before[0] + successes
+        record.recent_failures = before[1] + len(judged) - successes
         record.last_seen = iteration
         if not judged:
             return
         record.last_rate = successes / len(judged)
-        record.recent_successes = record.recent_successes * DISCOUNT + successes
-        record.recent_failures = record.recent_failures * DISCOUNT + len(judged) - successes
         if successes:
             record.first_solved = record.first_solved or iteration
             record.last_solved = iteration
 
-    def posterior(self, prompt_id: int, prior: Beta) -> Beta:
-        """Of the prompt's present pass rate."""
+    def posterior(self, prompt_id: int, prior: Beta, iteration: int) -> Beta:
+        """Of the prompt's pass rate in `iteration`."""
         record = self.records.get(prompt_id)
         if record is None:
             return prior
-        return Beta(prior.successes + record.recent_successes, prior.failures + record.recent_failures)
+        successes, failures = record.recent(iteration)
+        return Beta(prior.successes + successes, prior.failures + failures)
 
-    def priors(self, kinds: Mapping[int, str], strength: float = 2.0) -> dict[str, Beta]:
-        """For prompts of each kind, what the visited ones of that kind suggest.
+    def priors(self, kinds: Mapping[int, str], iteration: int, strength: float = 2.0) -> dict[str, Beta]:
+        """For prompts of each kind, what the visited ones of that kind suggest in `iteration`.
 
         Args:
             kinds: kind of every prompt, such as its level, by prompt id.
+            iteration: older visits count for less.
             strength: answers that the prior is worth. A kind without visits has the uniform prior.
         """
         successes = dict.fromkeys(kinds.values(), 1.0)
         failures = dict.fromkeys(kinds.values(), 1.0)
         for prompt_id, record in self.records.items():
-            successes[kinds[prompt_id]] += record.recent_successes
-            failures[kinds[prompt_id]] += record.recent_failures
+            right, wrong = record.recent(iteration)
+            successes[kinds[prompt_id]] += right
+            failures[kinds[prompt_id]] += wrong
         rates = {kind: successes[kind] / (successes[kind] + failures[kind]) for kind in successes}
         return {kind: Beta(strength * rate, strength * (1 - rate)) for kind, rate in rates.items()}
 

@@ -3,6 +3,7 @@
 import random
 from dataclasses import replace
 
+from expert_iteration.algorithms import algorithm_of
 from expert_iteration.choices import PromptStrategy
 from expert_iteration.config import RunConfig
 from expert_iteration.frontier import Frontier
@@ -26,7 +27,10 @@ class Visits:
         self._config = config
         self._prompts = {prompt.id: prompt for prompt in prompts.prompts}
         self._order = PromptOrder(prompts, config.prompts_per_iteration, config.seed)
-        self._frontier = Frontier(prompts.prompts, config.rollouts_per_prompt, config.seed, config.prompts)
+        keep = algorithm_of(config).keep
+        self._frontier = Frontier(
+            prompts.prompts, config.rollouts_per_prompt, keep, config.seed, config.prompts
+        )
         self.plans: Plans = {}
 
     def iteration_of(self, group_id: int) -> int:

@@ -1,13 +1,15 @@
 """What is known of a prompt, and which prompts are drawn for it."""
 
 import json
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from expert_iteration.algorithms import Keep
 from expert_iteration.config import PromptsConfig
-from expert_iteration.frontier import Frontier, chance_of_signal
+from expert_iteration.frontier import SIGNAL, Frontier, contrast, novelty
 from expert_iteration.ledger import Beta, Ledger, Record
 from expert_iteration.types import Finish, Group, Outcome, Prompt, Rollout, Ticket, Verdict
 
@@ -73,14 +75,25 @@ def test_a_ledger_survives_json(history: list[tuple[int, list[Outcome]]]) -> Non
 
 def test_the_posterior_forgets_what_an_older_policy_did() -> None:
     ledger = Ledger()
-    assert ledger.posterior(0, Beta(1, 1)).mean == 0.5
+    assert ledger.posterior(0, Beta(1, 1), 1).mean == 0.5
     for iteration in range(1, 6):
         ledger.add(visit(0, iteration, W, W, W, W), kept=[])
-    before = ledger.posterior(0, Beta(1, 1)).mean
+    before = ledger.posterior(0, Beta(1, 1), 5).mean
     for iteration in range(6, 9):
         ledger.add(visit(0, iteration, C, C, C, C), kept=[])
-    after = ledger.posterior(0, Beta(1, 1)).mean
+    after = ledger.posterior(0, Beta(1, 1), 8).mean
     assert before < 0.15 and after > 0.8
+    assert 0.5 < ledger.posterior(0, Beta(1, 1), 12).mean < 0.7, "nobody has looked for a while"
+
+
+def test_visits_of_one_iteration_count_alike_in_any_order() -> None:
+    one, other = Ledger(), Ledger()
+    seen_twice = [visit(0, 3, C, C), visit(0, 3, W, W)]
+    for ledger, groups in ((one, seen_twice), (other, seen_twice[::-1])):
+        for group in groups:
+            ledger.add(group, kept=[])
+    assert one.records[0].recent(3) == other.records[0].recent(3) == (2, 2)
+    assert one.records[0].recent(5) == (0.5, 0.5)
 
 
 def test_unvisited_prompts_are_expected_to_be_like_their_kind() -> None:
@@ -89,18 +102,18 @@ def test_unvisited_prompts_are_expected_to_be_like_their_kind() -> None:
     for i in range(5):
         ledger.add(visit(i, 1, C, C, C, C), kept=[])
         ledger.add(visit(10 + i, 1, W, W, W, W), kept=[])
-    priors = ledger.priors(kinds)
+    priors = ledger.priors(kinds, 1)
     assert priors["easy"].mean > 0.9 and priors["hard"].mean < 0.1 and priors["new"].mean == 0.5
-    assert ledger.posterior(9, priors["easy"]) == priors["easy"]
+    assert ledger.posterior(9, priors["easy"], 1) == priors["easy"]
 
 
 # --- frontier ---
 
 
-def frontier(count: int = 12, **options: int) -> Frontier:
+def frontier(count: int = 12, keep: Keep = Keep.GROUPS, **options: int) -> Frontier:
     levels = ["easy", "medium", "hard"]
     prompts = [prompt(i, levels[i * 3 // count]) for i in range(count)]
-    return Frontier(prompts, rollouts=4, seed=0, config=PromptsConfig(**options))
+    return Frontier(prompts, rollouts=4, keep=keep, seed=0, config=PromptsConfig(**options))
 
 
 def drawn(frontier: Frontier, iteration: int, count: int, ledger: Ledger) -> list[int]:
@@ -134,15 +147,22 @@ def test_a_solved_prompt_rests_and_is_tested_again() -> None:
     few = frontier(retest_every=4)
     assert 0 not in drawn(few, 4, 11, ledger) and 0 not in drawn(few, 6, 11, ledger)
     assert 0 in drawn(few, 7, 12, ledger)
-    assert not few._rests(ledger.records[0], Beta(9, 0.1), 7)
+    assert not few.rests(ledger.records[0], Beta(9, 0.1), 7)
+
+
+def test_imitation_lets_a_prompt_rest_once_it_has_a_right_answer() -> None:
+    record = Record(attempts=4, successes=1, last_seen=1, last_rate=0.25)
+    rests = [frontier(keep=keep, retest_every=3).rests(record, Beta(), 2) for keep in Keep]
+    assert rests == [keep is Keep.SUCCESSFUL for keep in Keep]
+    assert not frontier(keep=Keep.SUCCESSFUL, retest_every=3).rests(record, Beta(), 4)
 
 
 def test_a_prompt_that_was_never_solved_is_parked_and_retried_ever_more_rarely() -> None:
     few, hopeless = frontier(park_after=8, retry_every=2), Record(attempts=8, last_seen=10)
-    assert [few._rests(hopeless, Beta(), iteration) for iteration in (11, 12)] == [True, False]
+    assert [few.rests(hopeless, Beta(), iteration) for iteration in (11, 12)] == [True, False]
     hopeless.attempts = 16
-    assert [few._rests(hopeless, Beta(), iteration) for iteration in (13, 14)] == [True, False]
-    assert not few._rests(Record(attempts=7, last_seen=10), Beta(), 11)
+    assert [few.rests(hopeless, Beta(), iteration) for iteration in (13, 14)] == [True, False]
+    assert not few.rests(Record(attempts=7, last_seen=10), Beta(), 11)
 
 
 def test_with_too_few_prompts_those_that_rest_come_too_and_all_come_again() -> None:
@@ -152,6 +172,14 @@ def test_with_too_few_prompts_those_that_rest_come_too_and_all_come_again() -> N
 
 
 @pytest.mark.parametrize("rollouts", [1, 2, 8])
-def test_most_is_to_be_learned_between_all_and_nothing(rollouts: int) -> None:
-    assert chance_of_signal(0.0, rollouts) == chance_of_signal(1.0, rollouts) == 0
-    assert chance_of_signal(0.5, rollouts) > chance_of_signal(0.9, rollouts) > 0
+@pytest.mark.parametrize("signal", SIGNAL.values())
+def test_most_is_to_be_learned_between_all_and_nothing(
+    signal: Callable[[float, int], float], rollouts: int
+) -> None:
+    assert signal(0.0, rollouts) == signal(1.0, rollouts) == 0
+    assert signal(0.5, rollouts) > signal(0.95, rollouts) > 0
+
+
+def test_imitation_prefers_the_harder_of_two_prompts_that_contrast_cannot_tell_apart() -> None:
+    assert contrast(0.2, 4) == pytest.approx(contrast(0.8, 4))
+    assert novelty(0.2, 4) > 2 * novelty(0.8, 4)

@@ -1,7 +1,7 @@
 """Which prompt each visit draws."""
 
 from expert_iteration.choices import PromptStrategy
-from expert_iteration.config import PromptsConfig, RunConfig, SamplingConfig
+from expert_iteration.config import AlgorithmConfig, PromptsConfig, RunConfig, SamplingConfig
 from expert_iteration.ledger import Ledger
 from expert_iteration.prompts import PromptOrder, PromptSet
 from expert_iteration.types import Finish, Group, Outcome, Prompt, Rollout, Ticket, Verdict
@@ -14,6 +14,7 @@ def visits(strategy: PromptStrategy, refill: int = 0) -> Visits:
     config = RunConfig(
         prompts_per_iteration=4,
         rollouts_per_prompt=2,
+        algorithm=AlgorithmConfig("expert_iteration"),
         prompts=PromptsConfig(strategy=strategy),
         sampling=SamplingConfig(refill=refill, max_tokens=8),
     )
