@@ -2,12 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import groupby
 
 import torch
 from tensordict import TensorDictBase
 from torch import Tensor
 
-from expert_iteration.batching import micro_batches
+from expert_iteration.batching import GROUP_ID, micro_batches
 from expert_iteration.config import RunConfig
 from expert_iteration.model import load_model, response_log_probs
 
@@ -20,9 +21,17 @@ class ReferenceModel:
         self.model = load_model(frozen, device).requires_grad_(False)
         self._config = config
 
-    @torch.no_grad()
     def log_probs(self, rows: Sequence[TensorDictBase]) -> list[Tensor]:
-        """log pi_ref of the response tokens of each row, in nats: float32 [T] on CPU, 0 on the prompt."""
+        """log pi_ref of the response tokens of each row, in nats: float32 [T] on CPU, 0 on the prompt.
+
+        Rows of one group stand side by side, and each group is computed apart: sums round differently in
+        batches of other shapes, and which groups arrive together is a matter of time.
+        """
+        groups = groupby(rows, key=lambda row: int(row[GROUP_ID]))
+        return [score for _, group in groups for score in self._score(list(group))]
+
+    @torch.no_grad()
+    def _score(self, rows: Sequence[TensorDictBase]) -> list[Tensor]:
         scores: dict[int, Tensor] = {}
         for cut in micro_batches(rows, self._config.micro_batch_tokens):
             batch = cut.to(self.model.device)

@@ -11,7 +11,15 @@ from torch import distributed, multiprocessing
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from expert_iteration.algorithms import ALGORITHMS
-from expert_iteration.batching import ADVANTAGE, POLICY_VERSION, REFERENCE, RESPONSE, SAMPLED, TOKENS
+from expert_iteration.batching import (
+    ADVANTAGE,
+    GROUP_ID,
+    POLICY_VERSION,
+    REFERENCE,
+    RESPONSE,
+    SAMPLED,
+    TOKENS,
+)
 from expert_iteration.choices import KLSchedule, Normalization, Schedule
 from expert_iteration.config import (
     AlgorithmConfig,
@@ -52,6 +60,7 @@ def rows_of(seed: int = 0, count: int = 6) -> list[TensorDict]:
         tokens = torch.randint(0, 300, (length,), generator=generator)
         leaves = {TOKENS: tokens, RESPONSE: mask, SAMPLED: -mask.float(), REFERENCE: -5 * mask.float()}
         leaves |= {ADVANTAGE: torch.tensor(1.0), POLICY_VERSION: torch.tensor(0)}
+        leaves |= {GROUP_ID: torch.tensor(i // 2)}
         rows.append(TensorDict(leaves))
     return rows
 
@@ -230,6 +239,14 @@ def test_the_reference_scores_each_row_as_if_alone(tiny_model: Path) -> None:
         naive_T = torch.zeros(len(row[TOKENS]))
         naive_T[1:] = logits_TV.log_softmax(-1)[:-1].gather(-1, row[TOKENS][1:, None]).squeeze(-1)
         torch.testing.assert_close(logprobs_T, naive_T * row[RESPONSE])
+
+
+def test_the_reference_scores_a_group_alike_whatever_arrives_with_it(tiny_model: Path) -> None:
+    reference, rows = ReferenceModel(run_config(tiny_model, 10_000)), rows_of()
+    together = reference.log_probs(rows)
+    for first in (0, 2, 4):
+        alone = reference.log_probs(rows[first : first + 2])
+        assert all(map(torch.equal, alone, together[first : first + 2]))
 
 
 @pytest.mark.parametrize("option", ["autocast", "gradient_checkpointing"])
