@@ -106,7 +106,10 @@ def _minima(config: RunConfig) -> list[tuple[str, float | None, float]]:
         ("eval.every", config.eval.every, 0),
         ("eval.limit", config.eval.limit, 1),
         ("checkpoint.every", config.checkpoint.every, 0),
-        ("checkpoint.keep_last", config.checkpoint.keep_last, 1),
+        ("checkpoint.keep_last", config.checkpoint.keep_last, 2),
+        ("optimizer.spike_factor", config.optimizer.spike_factor, 1),
+        ("optimizer.max_skipped", config.optimizer.max_skipped, 1),
+        ("ray.max_restarts", config.ray.max_restarts, 0),
     ]
 
 

@@ -263,6 +263,11 @@ class OptimizerConfig:
     schedule: Schedule = Schedule.constant
     max_grad_norm: float = 1.0
     reset_each_iteration: bool = False
+    spike_factor: float | None = None
+    """Steps whose gradient norm exceeds this many times the median of the steps before are left out; null:
+    none are, as max_grad_norm bounds them all."""
+    max_skipped: int = 10
+    """Steps left out in a row, because loss or gradient is not finite or a spike, after which the run ends."""
 
 
 @dataclass
@@ -388,6 +393,11 @@ class CheckpointConfig:
     every: int = 1
     """Iterations between checkpoints; 0: only at the end."""
     keep_last: int = 2
+    """At least 2, so that one that was damaged is not the only one."""
+    keep_best: bool = True
+    """Besides, keep the one with the best greedy accuracy."""
+    strict: bool = False
+    """Refuse to resume from an older checkpoint where the newest is damaged."""
 
 
 @dataclass
@@ -396,6 +406,12 @@ class LoggerConfig:
     project: str = "expert-iteration"
     group: str | None = None
     name: str | None = None
+
+
+@dataclass
+class RayConfig:
+    max_restarts: int = 3
+    """How often parts that died are started again in one session of a run; then it ends with exit code 3."""
 
 
 @dataclass
@@ -416,6 +432,8 @@ class RunConfig:
     """`local` runs everything in this process (sync only): for tests and for pdb."""
     resume: str | None = None
     """Run folder to go on in."""
+    recover: bool = True
+    """Go back to the last checkpoint by itself when a trainer or the buffer dies."""
     wait_limit: float = 600.0
     """Seconds that a stage may be silent before the run stops and names it."""
     mode: ModeConfig = field(default_factory=ModeConfig)
@@ -439,6 +457,7 @@ class RunConfig:
     health: HealthConfig = field(default_factory=HealthConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     logger: LoggerConfig = field(default_factory=LoggerConfig)
+    ray: RayConfig = field(default_factory=RayConfig)
 
 
 def register_schema() -> None:
