@@ -12,6 +12,7 @@ from expert_iteration.batching import flatten_rows, unflatten_rows
 from expert_iteration.books import count
 from expert_iteration.buffer import RolloutBuffer
 from expert_iteration.config import RunConfig
+from expert_iteration.faults import reach
 from expert_iteration.ledger import Ledger
 from expert_iteration.reporting.rollouts import RolloutLog
 from expert_iteration.selection import Fate
@@ -30,6 +31,8 @@ class Archive:
         self._log = RolloutLog(run_dir / "rollouts")
         self._ledger = Ledger()
         self._books: dict[int, Tally] = {}
+        self._wasted: set[tuple[int, int]] = set()
+        """(group, prompt) of the visits that were written down for groups that have yet to come."""
 
     def add(
         self, groups: Sequence[tuple[Group, Sequence[TensorDictBase]]], wasted: Sequence[Group] = ()
@@ -38,11 +41,21 @@ class Archive:
 
         `wasted` groups are written down likewise, but their visits are not over.
         """
+        reach("buffer.add")
         for group in wasted:
-            self._write(group, dict.fromkeys(group.judged, Fate.NO_SIGNAL), Counter(refilled=1))
+            # an order that is given again, because its collector died, wastes the same visits again
+            if (visit := (group.ticket.group_id, group.ticket.prompt.id)) not in self._wasted:
+                self._wasted.add(visit)
+                self._write(group, dict.fromkeys(group.judged, Fate.NO_SIGNAL), Counter(refilled=1))
         for group, rows in groups:
-            fates = self._buffer.add(group.ticket.group_id, rows)
+            arrived = group.ticket.group_id
+            self._wasted = {visit for visit in self._wasted if visit[0] != arrived}
+            fates = self._buffer.add(arrived, rows)
             self._write(group, fates, Counter(groups=1))
+
+    def _stands(self, group_id: int, prompt_id: int) -> bool:
+        """Whether a visit is part of the books."""
+        return self._buffer.received(group_id) or (group_id, prompt_id) in self._wasted
 
     def _write(self, group: Group, fates: Mapping[int, Fate], visit: Tally) -> None:
         self._log.write(group, fates)
@@ -86,7 +99,7 @@ class Archive:
     def save(self, folder: Path) -> None:
         values, rows = self._buffer.state()
         books = {iteration: dict(book) for iteration, book in self._books.items()}
-        state = {"buffer": values, "books": books}
+        state = {"buffer": values, "books": books, "wasted": sorted(self._wasted)}
         (folder / LEDGER).write_text(json.dumps(self._ledger.state()), encoding="utf-8")
         save_file(flatten_rows(rows), folder / ROWS)
         (folder / STATE).write_text(json.dumps(state), encoding="utf-8")
@@ -96,3 +109,5 @@ class Archive:
         self._buffer.restore(state["buffer"], unflatten_rows(load_file(folder / ROWS)))
         self._ledger = Ledger.of(json.loads((folder / LEDGER).read_text(encoding="utf-8")))
         self._books = {int(iteration): Counter(book) for iteration, book in state["books"].items()}
+        self._wasted = {(group_id, prompt_id) for group_id, prompt_id in state["wasted"]}
+        self._log.keep(lambda row: self._stands(int(row["group_id"]), int(row["prompt_id"])))

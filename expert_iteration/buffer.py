@@ -115,11 +115,17 @@ class RolloutBuffer:
 
     def missing(self, groups: int) -> list[int]:
         """Those of the group ids below `groups` that have not come yet."""
-        return [group_id for group_id in range(groups) if not self._selector.received(group_id)]
+        return [group_id for group_id in range(groups) if not self.received(group_id)]
+
+    def received(self, group_id: int) -> bool:
+        """Whether the group has come."""
+        return self._selector.received(group_id)
 
     def set_version(self, version: int) -> None:
         """The trainer stands at policy version `version`: rows that are now too old leave."""
         assert version >= self._books.version, f"policy version went back to {version}"
+        if version == self._books.version:
+            return  # a resumed run brings its engines to where it stood
         self._books.version = version
         if self._config.buffer.priority is Priority.recency:
             self._prioritize(torch.arange(len(self._slots.versions)))

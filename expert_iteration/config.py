@@ -267,7 +267,7 @@ class OptimizerConfig:
     """Steps whose gradient norm exceeds this many times the median of the steps before are left out; null:
     none are, as max_grad_norm bounds them all."""
     max_skipped: int = 10
-    """Steps left out in a row, because loss or gradient is not finite or a spike, after which the run ends."""
+    """Steps left out in a row after which the run ends: loss or gradient was not finite, or a spike."""
 
 
 @dataclass

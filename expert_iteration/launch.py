@@ -1,35 +1,28 @@
-"""The command line: compose the configuration, check it, start the parts, train, clean up.
+"""The command line: compose the configuration, check it, run it, say what went wrong.
 
 Importing this module is cheap; whatever is heavy is imported once the configuration has passed.
 """
 
-import asyncio
-import signal
 import sys
 import traceback
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from expert_iteration.algorithms import needs_values
 from expert_iteration.checks import from_hydra
-from expert_iteration.choices import Runtime
 from expert_iteration.config import ConfigError, RunConfig, register_schema
-
-if TYPE_CHECKING:
-    from expert_iteration.prompts import Data
-    from expert_iteration.reporting import Reporter
-    from expert_iteration.workers import Workers
+from expert_iteration.sessions import run
 
 EXIT_ERROR = 1
 EXIT_CONFIGURATION = 2
 EXIT_LOST = 3
+EXIT_DAMAGED = 4
+EXIT_DIVERGED = 5
+EXIT_UNSAVED = 6
 
 
 def config_folder() -> Path:
@@ -77,105 +70,23 @@ def register() -> None:
     OmegaConf.register_new_resolver("min", lambda *values: min(values), replace=True)
 
 
-def run(config: RunConfig, run_dir: Path) -> str:
-    """One run in `run_dir`; when it returns or raises, nothing of it is left in any process.
-
-    Returns:
-        "finished", or "stopped" when a signal asked for it.
-
-    Raises:
-        ConfigError: the configuration or the data cannot work; no model was loaded.
-        ComponentLost: a part of the run died or went silent.
-    """
-    from expert_iteration.output import captured_output
-    from expert_iteration.reporting import Reporter
-
-    with (
-        termination_as_exit(),
-        captured_output(run_dir, "driver") as terminal,
-        Reporter(config, run_dir, terminal) as reporter,
-    ):
-        from expert_iteration.prompts import load_data
-        from expert_iteration.tokenizer import load_tokenizer, resolve_model
-        from expert_iteration.training import laws_of
-        from expert_iteration.values import with_values
-
-        laws_of(config)
-        data = load_data(config, load_tokenizer(resolve_model(config).model))
-        if needs_values(config):
-            data = with_values(config, data)
-        try:
-            return asyncio.run(_run(config, run_dir, data, reporter))
-        except BaseExceptionGroup as group:
-            raise _first(group) from None
-
-
-async def _run(config: RunConfig, run_dir: Path, data: "Data", reporter: "Reporter") -> str:
-    from expert_iteration.checkpoint import progress_of, refuse_other_data
-    from expert_iteration.reporting.jsonl import write_json
-    from expert_iteration.scheduler import Progress
-    from expert_iteration.training import train
-
-    if config.resume:
-        refuse_other_data(run_dir, data.hash)
-    write_json(run_dir / "data_report.json", data.report.as_json() | {"hash": data.hash})
-    stands = progress_of(run_dir) if config.resume else Progress()
-    reporter.start(stands.iteration, stands.steps)
-    data.report.announce()
-    with reporter.phase("start"):
-        workers = await start_workers(config, run_dir)
-    try:
-        return await train(config, run_dir, data, workers, reporter)
-    finally:
-        await workers.close()
-
-
-async def start_workers(config: RunConfig, run_dir: Path) -> "Workers":
-    """The parts of a run, up and ready."""
-    if config.runtime is Runtime.local:
-        from expert_iteration.local import LocalWorkers
-
-        return LocalWorkers(config, run_dir)
-    from expert_iteration.actors.workers import RayWorkers
-
-    workers = RayWorkers(config, run_dir)
-    try:
-        await workers.start()
-    except BaseException:
-        await workers.close()
-        raise
-    return workers
-
-
 def explain(error: Exception) -> int:
     """Say on standard error what went wrong; returns the exit code for it."""
+    from expert_iteration.checkpoint import DamagedCheckpoint, SaveFailed
+    from expert_iteration.guard import Diverged
     from expert_iteration.workers import ComponentLost
 
-    if isinstance(error, ConfigError):
-        sys.stderr.write(f"error: {error}\n")
-        return EXIT_CONFIGURATION
-    if isinstance(error, ComponentLost | TimeoutError):
-        sys.stderr.write(f"error: {error}\n")
-        return EXIT_LOST
+    known: dict[type[Exception], int] = {
+        ConfigError: EXIT_CONFIGURATION,
+        ComponentLost: EXIT_LOST,
+        TimeoutError: EXIT_LOST,
+        DamagedCheckpoint: EXIT_DAMAGED,
+        Diverged: EXIT_DIVERGED,
+        SaveFailed: EXIT_UNSAVED,
+    }
+    for kind, code in known.items():
+        if isinstance(error, kind):
+            sys.stderr.write(f"error: {error}\n")
+            return code
     traceback.print_exception(error)
     return EXIT_ERROR
-
-
-@contextmanager
-def termination_as_exit() -> Iterator[None]:
-    """SIGTERM unwinds the stack as Ctrl-C does, so that every part is closed."""
-
-    def leave(number: int, _: object) -> NoReturn:
-        raise SystemExit(128 + number)
-
-    before = signal.signal(signal.SIGTERM, leave)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """The first error of a group that says what happened."""
-    inner = group.exceptions[0]
-    return _first(inner) if isinstance(inner, BaseExceptionGroup) else inner

@@ -3,11 +3,11 @@
 Shape suffixes: B rows, T padded length, N response tokens of all rows, H hidden size, V vocabulary.
 """
 
+import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from huggingface_hub import snapshot_download
 from safetensors import SafetensorError
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
@@ -15,30 +15,13 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, Pre
 
 from expert_iteration.batching import MicroBatch
 from expert_iteration.config import ConfigError, ModelConfig
+from expert_iteration.model_files import model_folder
 
-MODEL_FILES = ("*.json", "*.jinja", "*.model", "*.safetensors", "*.txt")
-"""What a model folder may hold for us: no pickled weights, no Python files."""
+SHARDS = "model.safetensors.index.json"
+"""Which file holds which weight, in a folder with several."""
 
 LOGITS_AT_ONCE = 2**28
 """Logits held in float32 at a time, 1 GiB."""
-
-
-def model_folder(config: ModelConfig) -> Path:
-    """The local folder of `config.path`; a hub id is downloaded, or found in the hub's cache.
-
-    Raises:
-        ConfigError: there is no such folder, and no such model on the hub.
-    """
-    if Path(config.path).is_dir():
-        return Path(config.path)
-    try:
-        patterns = list(MODEL_FILES)
-        return Path(snapshot_download(config.path, revision=config.revision, allow_patterns=patterns))
-    except (OSError, ValueError) as error:
-        raise ConfigError(
-            f"model.path={config.path} is neither a folder nor a model that the hub can deliver "
-            f"({_first_line(error)}); give a folder with config.json and safetensors, or a hub id."
-        ) from error
 
 
 def load_model(config: ModelConfig, device: str | torch.device) -> PreTrainedModel:
@@ -52,6 +35,7 @@ def load_model(config: ModelConfig, device: str | torch.device) -> PreTrainedMod
     """
     folder = model_folder(config)
     try:
+        _refuse_shards_elsewhere(folder)
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             folder,
             config=_without_dropout(AutoConfig.from_pretrained(folder, trust_remote_code=False)),
@@ -77,6 +61,14 @@ def load_model(config: ModelConfig, device: str | torch.device) -> PreTrainedMod
     if config.gradient_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
     return model
+
+
+def _refuse_shards_elsewhere(folder: Path) -> None:
+    """transformers follows the names of shards wherever they lead."""
+    if (folder / SHARDS).is_file():
+        names = json.loads((folder / SHARDS).read_text(encoding="utf-8"))["weight_map"].values()
+        if strays := [name for name in names if Path(name).name != name]:
+            raise ValueError(f"{SHARDS} names {strays[0]!r}, which is no file of this folder")
 
 
 def _without_dropout(config: PreTrainedConfig) -> PreTrainedConfig:

@@ -1,20 +1,21 @@
 """The stages of one run, as the scheduler sets them in motion, and where the run stands."""
 
 import asyncio
-import json
 import logging
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 from expert_iteration import checkpoint
 from expert_iteration.adaptive import peak_rate
 from expert_iteration.books import alarm, count_verdicts, rates
+from expert_iteration.checkpoint import Origin, Standing
 from expert_iteration.choices import OnCollapse, Start
-from expert_iteration.config import RunConfig
+from expert_iteration.config import RunConfig, to_plain
 from expert_iteration.evaluation import Judged, evaluate
-from expert_iteration.grading import GRADER_VERSION
+from expert_iteration.faults import reach
 from expert_iteration.health import Health
 from expert_iteration.ledger import summary
 from expert_iteration.prompts import Data
@@ -25,7 +26,6 @@ from expert_iteration.types import Metrics, Pace, Prompt, Snapshot, Tally, Verdi
 from expert_iteration.visits import Visits
 from expert_iteration.workers import Workers
 
-STATE = "run.json"
 LOOK_EVERY = 1.0
 """Seconds between looks at the buffer while groups are collected."""
 
@@ -36,15 +36,22 @@ class Run:
     """Each stage asks the workers, and reports what they say."""
 
     def __init__(
-        self, config: RunConfig, run_dir: Path, data: Data, workers: Workers, reporter: Reporter
+        self,
+        config: RunConfig,
+        run_dir: Path,
+        data: Data,
+        workers: Workers,
+        reporter: Reporter,
+        origin: Origin,
     ) -> None:
-        self.progress = checkpoint.progress_of(run_dir) if config.resume else Progress()
+        self.progress = replace(origin.saved.standing.progress) if origin.saved else Progress()
+        self._saved = origin.saved
         self._config = config
         self._run_dir = run_dir
         self._workers = workers
         self._reporter = reporter
         self._synchronous = config.mode.publish_every is None
-        self._provenance = checkpoint.Provenance(GRADER_VERSION, data.hash)
+        self._provenance = origin.provenance
         self._visits = Visits(config, data.train)
         self._health = Health()
         self._held_out = data.held_out.prompts
@@ -52,20 +59,21 @@ class Run:
         self._collecting = Collecting(reporter, rollouts if self._synchronous else None)
         self._learning: Phase | None = None
         self._peak_rate = config.optimizer.learning_rate
+        self._accuracy: float | None = None
+        self._sealing: asyncio.Task[Path] | None = None
 
     async def begin(self) -> None:
-        """Load the newest checkpoint of a resumed run, or evaluate the initial model."""
-        self._reporter.stamp(asdict(self._provenance))
-        if self._config.resume is None:
+        """Load the checkpoint of a resumed run, or evaluate the initial model."""
+        named = asdict(self._provenance)
+        self._reporter.stamp({key: value for key, value in named.items() if isinstance(value, str)})
+        if self._saved is None:
             accuracy = (await self._evaluate())["eval/greedy"]
             self._health.plateau(accuracy, self._config.health)
             self._reporter.end_iteration(0)
             return
-        self._compare_graders()
         with self._reporter.phase("load"):
-            folder = checkpoint.newest(self._run_dir)
-            await self._workers.load(folder)
-            self._recall(folder)
+            await self._workers.load(self._saved.folder)
+            self._recall(self._saved.standing.run)
             await self._workers.publish(self.progress.version)
         self._collecting.look((await self._workers.snapshot()).totals)
 
@@ -86,6 +94,8 @@ class Run:
         return Backlog(seen.uses_left, seen.steps_left, seen.consumed)
 
     async def learn(self, steps: int, schedule: tuple[float, float]) -> None:
+        reach("driver.learn")
+        self._accuracy = None
         if self._learning is None:
             await self._begin_learning()
         pace = Pace(self.progress.steps, steps, self._progress_of(schedule), self._peak_rate)
@@ -111,6 +121,7 @@ class Run:
         return max(0.0, start), min(1.0, end)
 
     async def publish(self, version: int) -> None:
+        reach("driver.publish")
         self._end_learning()
         with self._reporter.phase("publish", iteration=self._iteration):
             metrics = await self._workers.publish(version)
@@ -131,9 +142,10 @@ class Run:
         if self._config.optimizer.reset_each_iteration:
             await self._workers.reset_optimizer()
         ends = self._look_after(metrics)
+        self._accuracy = None
         if self._due(self._config.eval.every):
-            accuracy = (await self._evaluate())["eval/greedy"]
-            ends = ends or ("plateau" if self._health.plateau(accuracy, self._config.health) else None)
+            self._accuracy = (await self._evaluate())["eval/greedy"]
+            ends = ends or ("plateau" if self._health.plateau(self._accuracy, self._config.health) else None)
         if self._due(self._config.checkpoint.every):
             await self.save()
         self._reporter.end_iteration(iteration)
@@ -152,19 +164,35 @@ class Run:
         return "collapsed" if options.on_collapse is OnCollapse.stop else None
 
     async def save(self) -> None:
-        with (
-            self._reporter.phase("save", iteration=self.progress.iteration),
-            checkpoint.saving(
-                self._run_dir, self.progress, self._provenance, self._config.checkpoint.keep_last
-            ) as folder,
-        ):
-            await self._workers.save(folder)
-            state = {"plans": self._visits.plans, "health": asdict(self._health)}
-            (folder / STATE).write_text(json.dumps(state), encoding="utf-8")
+        """Write a checkpoint. It is brought to the disk while the run goes on.
 
-    def _recall(self, folder: Path) -> None:
+        Raises:
+            SaveFailed: this one could not be written, or the one before could not be completed.
+        """
+        await self.settle()
+        with self._reporter.phase("save", iteration=self.progress.iteration):
+            folder = checkpoint.draft(self._run_dir, self.progress.steps)
+            with checkpoint.disk_errors(folder):
+                await self._workers.save(folder)
+        standing = Standing(
+            replace(self.progress),
+            self._provenance,
+            to_plain(self._config),
+            self._reporter.events,
+            self._accuracy,
+            {"plans": self._visits.plans, "health": asdict(self._health)},
+        )
+        sealing = asyncio.to_thread(checkpoint.seal, folder, standing, self._config.checkpoint)
+        self._sealing = asyncio.create_task(sealing)
+
+    async def settle(self) -> None:
+        """Wait until the last checkpoint is whole."""
+        if self._sealing is not None:
+            sealing, self._sealing = self._sealing, None
+            await sealing
+
+    def _recall(self, state: dict[str, Any]) -> None:
         """What `save` wrote of this class itself."""
-        state = json.loads((folder / STATE).read_text(encoding="utf-8"))
         self._visits.plans = {int(iteration): plan for iteration, plan in state["plans"].items()}
         self._health = Health(**state["health"])
 
@@ -194,16 +222,6 @@ class Run:
             f"the commonest reasons: {', '.join(f'{reason} ({n:,})' for reason, n in reasons)}",
         )
         return metrics
-
-    def _compare_graders(self) -> None:
-        before = checkpoint.provenance_of(self._run_dir).grader_version
-        if before != GRADER_VERSION:
-            logger.warning(
-                "this run was judged by grader version %s and goes on with version %s: answers that were "
-                "kept stay as they were judged, and only new ones are judged by the new version.",
-                before,
-                GRADER_VERSION,
-            )
 
     def _warn_of_abstentions(self, book: Tally, where: str, reasons: str) -> None:
         if problem := alarm(book):

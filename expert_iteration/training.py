@@ -10,7 +10,6 @@ happens is written in stages.py, and *where* is the choice of the workers: here 
 
 import asyncio
 import signal
-from pathlib import Path
 
 from expert_iteration.algorithms import Source, algorithm_of
 from expert_iteration.config import ConfigError, RunConfig
@@ -21,14 +20,13 @@ from expert_iteration.stages import Run
 from expert_iteration.workers import Workers
 
 
-async def train(config: RunConfig, run_dir: Path, data: Data, workers: Workers, reporter: Reporter) -> str:
+async def train(config: RunConfig, data: Data, workers: Workers, run: Run, reporter: Reporter) -> str:
     """Run expert iteration, or go on with it.
 
     Returns:
         why it ended: "finished", "stopped" (by a signal), or what health.py found: "collapsed", "plateau".
     """
     laws = laws_of(config)
-    run = Run(config, run_dir, data, workers, reporter)
     await run.begin()
     scheduler = Scheduler(laws, run, run.progress, await workers.missing(laws.groups))
     _stop_on_signal(scheduler)
@@ -41,6 +39,7 @@ async def train(config: RunConfig, run_dir: Path, data: Data, workers: Workers, 
         reason = str(stopped.exceptions[0])
     finally:
         watching.cancel()
+    await run.settle()
     reporter.finish(reason, (await workers.snapshot()).totals | data.left_out)
     return reason
 

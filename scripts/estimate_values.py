@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, TextIO
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from expert_iteration.config import RunConfig
-from expert_iteration.launch import command, termination_as_exit
+from expert_iteration.launch import command
 from expert_iteration.reporting.text import duration
+from expert_iteration.sessions import termination_as_exit
 
 if TYPE_CHECKING:
     from expert_iteration.types import Prompt

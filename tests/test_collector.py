@@ -178,6 +178,36 @@ def test_an_archive_counts_logs_and_remembers_what_arrived(tmp_path):
         restored.add([group_again()])
 
 
+def test_what_a_killed_run_wrote_after_its_checkpoint_is_forgotten(tmp_path):
+    config = run_config()
+    archive = Archive(config, tmp_path)
+    collector = Collector(config, FakeEngine(), load_tokenizer(config.model), archive, None)
+    collector.collect(tickets(2))
+    archive.save(tmp_path)
+    log = tmp_path / "rollouts" / "iteration_0001.jsonl"
+    before = log.read_text()
+    collector.collect(tickets(4)[2:])
+    collector.close()
+    with log.open("a") as file:
+        file.write('{"group_id": 0, "to')
+    Archive(config, tmp_path).load(tmp_path)
+    assert log.read_text() == before
+
+
+def test_a_wasted_visit_is_booked_once_however_often_its_order_is_given(tmp_path):
+    config = run_config()
+    archive, (group, rows) = Archive(config, tmp_path), group_again()
+    archive.add([], wasted=[group])
+    archive.save(tmp_path)
+    for again in (archive, Archive(config, tmp_path)):
+        if again is not archive:
+            again.load(tmp_path)
+        again.add([], wasted=[group])
+        assert again.book(1)["refilled"] == 1
+    archive.add([(group, rows)])
+    assert archive.book(1)["groups"] == 1
+
+
 def group_again():
     sink = FakeSink()
     config = run_config()

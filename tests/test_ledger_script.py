@@ -35,7 +35,7 @@ def write_run(folder: Path) -> Path:
         checkpoint.mkdir(parents=True)
         (checkpoint / LEDGER).write_text(json.dumps(Ledger(records).state()))
         if whole:
-            (checkpoint / "progress.json").write_text("{}")
+            (checkpoint / "manifest.json").write_text("{}")
     rows = [
         {"prompt_id": i, "task": "demo", "level": "easy", "question": f"Question [bold]{i}[/]\x1b[2J?"}
         for i in (1, 2, 3, 4, 3)

@@ -198,7 +198,7 @@ def test_secrets_are_redacted_at_every_depth_and_counts_of_tokens_stay() -> None
 
 
 def test_metrics_hold_iteration_step_seconds_and_null_for_what_json_lacks(tmp_path: Path) -> None:
-    log = EventLog(tmp_path / "metrics.jsonl", step=0)
+    log = EventLog(tmp_path / "metrics.jsonl")
     log.write({"loss/total": math.nan, "train/grad_norm": -math.inf, "selection/kept": 3}, 1, 20, 1.23456)
     line = (tmp_path / "metrics.jsonl").read_text()
     log.close()
@@ -215,22 +215,23 @@ def test_metrics_hold_iteration_step_seconds_and_null_for_what_json_lacks(tmp_pa
 
 def test_a_metric_without_a_stage_is_refused(tmp_path: Path) -> None:
     with pytest.raises(AssertionError, match="loss"):
-        EventLog(tmp_path / "metrics.jsonl", step=0).write({"loss": 1.0}, 0, 0, 0.0)
+        EventLog(tmp_path / "metrics.jsonl").write({"loss": 1.0}, 0, 0, 0.0)
 
 
-def test_a_resumed_file_drops_the_torn_line_and_the_steps_that_run_again(tmp_path: Path) -> None:
+def test_a_resumed_file_drops_the_torn_line_and_the_events_that_come_again(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
-    log = EventLog(path, step=0)
+    log = EventLog(path)
     for step in (0, 10, 20, 30):
         log.write({"loss/total": 1.0}, step // 10, step, float(step))
     log.close()
     with path.open("a") as file:
         file.write('{"iteration": 4, "st')
-    resumed = EventLog(path, step=20)
+    resumed = EventLog(path, keep=3)
     resumed.write({"loss/total": 2.0}, 3, 25, 25.0)
     resumed.close()
     assert [event["step"] for event in read_events(path)] == [0, 10, 20, 25]
     assert [event["step"] for event in resumed.past] == [0, 10, 20]
+    assert resumed.lines == 4
 
 
 def test_a_summary_that_cannot_be_written_leaves_the_old_one_whole(tmp_path: Path) -> None:
@@ -305,7 +306,7 @@ def test_a_resumed_run_goes_on_counting_time_and_keeps_its_first_evaluation(
 ) -> None:
     short_run(tmp_path, io.StringIO(), clock)
     with Reporter(make_config(), tmp_path, io.StringIO(), clock) as reporter:
-        reporter.start(iteration=2, step=16)
+        reporter.start(iteration=2, step=16, events=3)
         assert not (tmp_path / "summary.json").exists()
         with reporter.phase("collect", iteration=3):
             clock.now += 7.0
@@ -339,11 +340,31 @@ def test_what_a_run_rests_on_is_its_first_event_and_in_the_summary(tmp_path: Pat
 def test_a_resumed_run_keeps_the_old_stamp_and_adds_its_own(tmp_path: Path, clock: Clock) -> None:
     for number in range(2):
         with Reporter(make_config(), tmp_path, io.StringIO(), clock) as reporter:
-            reporter.start(iteration=number, step=8 * number)
+            reporter.start(iteration=number, step=8 * number, events=2 * number)
             reporter.stamp({"grader_version": str(number)})
             reporter.log({"eval/greedy": 0.5}, iteration=number, step=8 * number)
     rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [row.get("run/grader_version") for row in rows] == ["0", None, "1", None]
+
+
+def test_a_run_that_goes_back_forgets_what_it_said_since(tmp_path: Path, clock: Clock) -> None:
+    with Reporter(make_config(), tmp_path, io.StringIO(), clock) as reporter:
+        reporter.start()
+        reporter.log({"eval/greedy": 0.5}, iteration=1, step=8)
+        events = reporter.events
+        reporter.end_iteration(1)
+        reporter.phase("collect", iteration=2)
+        clock.now += 5.0
+        reporter.log({"eval/greedy": 0.9}, iteration=2, step=16)
+        reporter.go_back(1, 8, events)
+        with reporter.phase("collect", iteration=2):
+            clock.now += 1.0
+        reporter.log({"eval/greedy": 0.6}, iteration=2, step=16)
+        reporter.end_iteration(2)
+        reporter.finish("finished", Counter())
+    assert [event["eval/greedy"] for event in read_events(tmp_path / "metrics.jsonl")] == [0.5, 0.6]
+    summary = read_summary(tmp_path)
+    assert (summary["iterations"], summary["steps"], summary["end"]["eval/greedy"]) == (2, 16, 0.6)
 
 
 def test_two_phases_may_be_open_and_each_counts_its_own_seconds(tmp_path: Path, clock: Clock) -> None:
@@ -536,7 +557,7 @@ def test_an_offline_wandb_run_is_readable_redacted_and_resumes_its_id(tmp_path: 
     config.task.hub_id = "demo"
     short_run(tmp_path, io.StringIO(), clock, config)
     with Reporter(config, tmp_path, io.StringIO(), clock) as reporter:
-        reporter.start(iteration=4, step=32)
+        reporter.start(iteration=4, step=32, events=5)
         reporter.log({"eval/greedy": 0.75}, iteration=5, step=40)
         reporter.finish("finished", Counter())
 
@@ -573,7 +594,7 @@ def test_an_unreachable_wandb_server_does_not_stop_the_run(
 
 def fake_run(folder: Path, shares: list[float]) -> Path:
     folder.mkdir()
-    log = EventLog(folder / "metrics.jsonl", step=0)
+    log = EventLog(folder / "metrics.jsonl")
     for iteration, share in enumerate(shares):
         log.write({"loss/total": math.nan}, iteration, iteration, 0.0)
         log.write({"eval/greedy": share, "eval/pass@1": share / 2, "eval/n": 100}, iteration, iteration, 0.0)

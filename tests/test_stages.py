@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
-from expert_iteration.checkpoint import Provenance, newest, provenance_of, saving
+from expert_iteration.checkpoint import Origin, Provenance, SaveFailed, newest
 from expert_iteration.choices import OnCollapse, PromptStrategy
 from expert_iteration.config import (
     AlgorithmConfig,
@@ -20,10 +20,9 @@ from expert_iteration.config import (
     RunConfig,
     SamplingConfig,
 )
-from expert_iteration.grading import GRADER_VERSION
 from expert_iteration.ledger import Ledger
 from expert_iteration.reporting import Reporter
-from expert_iteration.scheduler import Progress, Stopped
+from expert_iteration.scheduler import Stopped
 from expert_iteration.stages import Run
 from expert_iteration.types import Finish, Outcome, Prompt, Rollout, Snapshot, Verdict
 
@@ -77,13 +76,14 @@ class FakeData:
 
 QUESTIONS = FakeSplit(tuple(Prompt(i, f"{i}+1?", "1", f"{i}+1?", (1,), "boxed") for i in range(2)))
 DATA = FakeData(QUESTIONS, QUESTIONS, "c0ffee")
+ORIGIN = Provenance("3", "c0ffee", "decaf", {"torch": "2"})
 
 
 @pytest.fixture
 def stage(tmp_path):
     """Act on a run in its own folder; returns what the terminal showed."""
 
-    def act(action, workers=None, resume=None, **changes):
+    def act(action, workers=None, resume=False, **changes):
         config = RunConfig(
             iterations=2,
             prompts_per_iteration=2,
@@ -93,18 +93,25 @@ def stage(tmp_path):
             sampling=SamplingConfig(max_tokens=8),
             grading=GradingConfig(deadline=7.0),
             eval=EvalConfig(every=1),
-            resume=resume,
             **changes,
         )
+        saved = newest(tmp_path) if resume else None
         shown = io.StringIO()
         with Reporter(config, tmp_path, shown) as reporter:
-            reporter.start()
-            run = Run(config, tmp_path, DATA, workers or FakeWorkers(), reporter)
-            asyncio.run(action(run))
+            reporter.start(events=saved.standing.events if saved else 0)
+            run = Run(config, tmp_path, DATA, workers or FakeWorkers(), reporter, Origin(ORIGIN, saved))
+            asyncio.run(to_the_end(run, action))
             reporter.finish("finished", Counter())
         return shown.getvalue()
 
     return act
+
+
+async def to_the_end(run, action):
+    try:
+        await action(run)
+    finally:
+        await run.settle()
 
 
 async def first_iteration(run):
@@ -116,10 +123,36 @@ async def first_iteration(run):
 def test_a_run_says_what_it_rests_on_in_its_first_event_its_checkpoints_and_its_summary(stage, tmp_path):
     stage(first_iteration)
     first = json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[0])
-    assert (first["run/grader_version"], first["run/data_hash"]) == (GRADER_VERSION, DATA.hash)
-    assert provenance_of(tmp_path) == Provenance(GRADER_VERSION, DATA.hash)
+    assert (first["run/grader_version"], first["run/data_hash"]) == ("3", "c0ffee")
+    standing = newest(tmp_path).standing
+    assert standing.provenance == ORIGIN
+    assert standing.config["iterations"] == 2 and standing.accuracy == 1.0
     summary = json.loads((tmp_path / "summary.json").read_text())
-    assert (summary["grader_version"], summary["data_hash"]) == (GRADER_VERSION, DATA.hash)
+    assert (summary["grader_version"], summary["data_hash"]) == ("3", "c0ffee")
+
+
+def test_a_checkpoint_knows_how_much_of_the_metrics_is_part_of_it(stage, tmp_path):
+    async def beyond(run):
+        await first_iteration(run)
+        run._log({"loss/total": 1.0}, 2, 9)
+
+    stage(beyond)
+    lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    assert "loss/total" in lines[-1] and newest(tmp_path).standing.events == len(lines) - 1
+    stage(lambda run: run.begin(), resume=True)
+    assert (tmp_path / "metrics.jsonl").read_text().splitlines()[: len(lines) - 1] == lines[:-1]
+    assert "loss/total" not in (tmp_path / "metrics.jsonl").read_text()
+
+
+def test_what_goes_wrong_after_a_save_is_said_at_the_next_one(stage, tmp_path):
+    async def saved_twice(run):
+        await run.begin()
+        await run.save()
+        (tmp_path / "checkpoints" / "tmp-step_00000000").rename(tmp_path / "gone")
+        with pytest.raises(SaveFailed, match="could not be written"):
+            await run.save()
+
+    stage(saved_twice)
 
 
 def test_answers_that_cannot_be_judged_are_warned_of_once_per_iteration_and_evaluation(stage):
@@ -158,7 +191,7 @@ def test_a_collapse_is_warned_of_and_ends_the_run_only_where_that_is_asked_for(s
         )
 
 
-def test_after_a_collapse_answers_may_be_sampled_hotter_also_in_a_resumed_run(stage, tmp_path):
+def test_after_a_collapse_answers_may_be_sampled_hotter_also_in_a_resumed_run(stage):
     health = HealthConfig(OnCollapse.raise_temperature, distinct_floor=0.5, temperature_factor=1.2)
     workers, resumed = FakeWorkers(book=ALIKE), FakeWorkers()
 
@@ -173,17 +206,17 @@ def test_after_a_collapse_answers_may_be_sampled_hotter_also_in_a_resumed_run(st
 
     stage(one_more, workers, health=health)
     assert [ticket.temperature for ticket in workers.tickets] == [None, 1.2]
-    stage(another, resumed, resume=str(tmp_path), health=health)
+    stage(another, resumed, resume=True, health=health)
     assert [ticket.temperature for ticket in resumed.tickets] == [1.2]
 
 
 def test_a_plateau_ends_the_run_with_its_checkpoint(stage, tmp_path):
     with pytest.raises(Stopped, match="plateau"):
         stage(first_iteration, health=HealthConfig(patience=1))
-    assert newest(tmp_path).is_dir()
+    assert newest(tmp_path).standing.progress.iteration == 1
 
 
-def test_plans_of_the_frontier_survive_a_checkpoint(stage, tmp_path):
+def test_plans_of_the_frontier_survive_a_checkpoint(stage):
     frontier = PromptsConfig(strategy=PromptStrategy.frontier)
     plans = []
 
@@ -196,17 +229,5 @@ def test_plans_of_the_frontier_survive_a_checkpoint(stage, tmp_path):
             await run.save()
 
     stage(planned, prompts=frontier)
-    stage(planned, resume=str(tmp_path), prompts=frontier)
+    stage(planned, resume=True, prompts=frontier)
     assert plans[0] == plans[1] and list(plans[0]) == [2]
-
-
-@pytest.mark.parametrize(("version", "warned"), [("before", True), (GRADER_VERSION, False)])
-def test_a_run_resumed_with_another_grader_says_that_old_verdicts_stay(stage, tmp_path, version, warned):
-    with saving(tmp_path, Progress(), Provenance(version, DATA.hash), 1) as folder:
-        (folder / "run.json").write_text('{"plans": {}, "health": {}}')
-    workers = FakeWorkers()
-    shown = stage(lambda run: run.begin(), workers, resume=str(tmp_path))
-    assert workers.loaded == newest(tmp_path)
-    assert ("kept stay as they were judged" in shown) is warned
-    if warned:
-        assert "version before" in shown and f"version {GRADER_VERSION}" in shown

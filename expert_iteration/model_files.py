@@ -1,0 +1,28 @@
+"""Where the files of a model lie, and the digest that tells them from others."""
+
+from pathlib import Path
+
+from huggingface_hub import snapshot_download
+
+from expert_iteration.config import ConfigError, ModelConfig
+
+MODEL_FILES = ("*.json", "*.jinja", "*.model", "*.safetensors", "*.txt")
+"""What a model folder may hold for us: no pickled weights, no Python files."""
+
+
+def model_folder(config: ModelConfig) -> Path:
+    """The local folder of `config.path`; a hub id is downloaded, or found in the hub's cache.
+
+    Raises:
+        ConfigError: there is no such folder, and no such model on the hub.
+    """
+    if Path(config.path).is_dir():
+        return Path(config.path)
+    try:
+        patterns = list(MODEL_FILES)
+        return Path(snapshot_download(config.path, revision=config.revision, allow_patterns=patterns))
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"model.path={config.path} is neither a folder nor a model that the hub can deliver "
+            f"({str(error).splitlines()[0]}); give a folder with config.json and safetensors, or a hub id."
+        ) from error
