@@ -1,7 +1,9 @@
 """The door: a composed config becomes a checked `RunConfig`, before anything heavy is imported."""
 
 import math
+import re
 from pathlib import Path
+from reprlib import repr as short
 from typing import cast
 
 from omegaconf import DictConfig, OmegaConf
@@ -16,6 +18,8 @@ from expert_iteration.choices import (
 )
 from expert_iteration.config import ConfigError, RunConfig, members_of
 from expert_iteration.data.settings import task_problems
+
+RUN_NAME = re.compile(r"(?!\.+\Z)[A-Za-z0-9._-]{1,64}")
 
 
 def from_hydra(composed: DictConfig) -> RunConfig:
@@ -48,6 +52,7 @@ def check(config: RunConfig) -> None:
         *_batch_problems(config),
         *_mode_problems(config),
         *_placement_problems(config),
+        *_name_problems(config),
     ):
         raise ConfigError(problem)
 
@@ -259,6 +264,17 @@ def _placement_problems(config: RunConfig) -> list[str]:
             f"{there}; lower them, or use placement=one_gpu or placement=cpu."
         )
     return found
+
+
+def _name_problems(config: RunConfig) -> list[str]:
+    """Names become parts of paths and addresses elsewhere."""
+    names = {key: getattr(config.logger, key) for key in ("project", "group", "name")}
+    return [
+        f"logger.{key} ({short(name)}) must be 1 to 64 letters, digits, dots, dashes or underscores, and not "
+        "dots alone; choose a name such as demo-seed0."
+        for key, name in names.items()
+        if name is not None and not RUN_NAME.fullmatch(name)
+    ]
 
 
 def gpus_needed(config: RunConfig) -> int:

@@ -11,6 +11,7 @@ from expert_iteration.algorithms import Keep, Source, algorithm_of, objective_of
 from expert_iteration.batching import REFERENCE, group_rows
 from expert_iteration.config import RunConfig
 from expert_iteration.engine import Engine
+from expert_iteration.faults import reach
 from expert_iteration.grading import Grader, Response, shaped
 from expert_iteration.sampling import Answered, Answers, Ask, demonstration, request
 from expert_iteration.second_chances import SecondChances, rationalised
@@ -66,11 +67,14 @@ class Collector:
             self._sink.add(self._score(self._judge(self._demonstrations(tickets))))
             return
         answers = Answers(self._config, self._engine)
+        reach("collector.generate")
         answers.add([Ask(ticket) for ticket in tickets])
         while answers:
             sorted_ = self._chances.sort(self._judge(answers.take()))
             answers.add(sorted_.again)
-            self._sink.add(self._score(sorted_.finished), sorted_.wasted)
+            scored = self._score(sorted_.finished)
+            reach("collector.store")
+            self._sink.add(scored, sorted_.wasted)
 
     def answer(
         self, prompts: Sequence[Prompt], temperature: float, seed: int
@@ -80,6 +84,7 @@ class Collector:
             request(self._config, prompt, prompt.token_ids, 1, temperature, seed + prompt.id)
             for prompt in prompts
         ]
+        reach("collector.generate")
         futures = self._engine.submit(requests)
         rollouts = [future.result(timeout=self._config.wait_limit)[0] for future in futures]
         verdicts = self._grader.grade(

@@ -13,6 +13,7 @@ from pathlib import Path
 POINTS = {
     "buffer.add": "Before finished groups enter the buffer.",
     "collector.generate": "Before an order's answers are asked of the engine, for training or evaluation.",
+    "collector.receive": "In the collector actor, in the middle of a push.",
     "collector.store": "Before finished groups go to the buffer.",
     "driver.learn": "Before the trainer is asked for optimizer steps.",
     "driver.publish": "Before the trainer is asked for a push.",

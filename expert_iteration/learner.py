@@ -5,16 +5,14 @@ case. Every rank holds all weights and learns from its own shard of the step's r
 """
 
 import json
-import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
 from shutil import copyfile
 
 import torch
-from safetensors.torch import load_file, save_file
 from tensordict import TensorDictBase
 from torch import Tensor, distributed
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
@@ -22,8 +20,11 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from expert_iteration.algorithms import Advantage, objective_of
 from expert_iteration.batching import REFERENCE, MicroBatch, micro_batches
 from expert_iteration.config import ModelConfig, RunConfig
+from expert_iteration.guard import Fault, Guard
 from expert_iteration.losses import Importance, Scored, StepSize, kl_estimate, step_loss
-from expert_iteration.model import load_model, model_folder, response_log_probs
+from expert_iteration.model import load_model, response_log_probs
+from expert_iteration.model_files import model_folder
+from expert_iteration.moments import load_moments, save_moments
 from expert_iteration.schedules import kl_coefficient, rate_factor
 from expert_iteration.types import Metrics
 
@@ -77,6 +78,7 @@ class Learner:
         self._objective = objective_of(config)
         self._restarted_at = 0
         """Value of `steps` at the last restart, from where the warm-up counts."""
+        self._guard = Guard()
         self._world_size = world_size
         self.reset_optimizer()
 
@@ -96,6 +98,7 @@ class Learner:
         self._take_weights(self._config.model)
         self.reset_optimizer()
         self._restarted_at = self.steps
+        self._guard.restart()
 
     def learn(
         self, rows: Sequence[TensorDictBase], progress: float, peak_rate: float | None = None
@@ -104,8 +107,11 @@ class Learner:
 
         `progress` is the share of the schedule that lies behind, `peak_rate` its highest learning rate
         (None: optimizer.learning_rate). The metrics are those of the whole step and equal on all ranks. A
-        step whose loss or gradient is not finite, or that holds no response token, leaves the weights
+        step that the guard leaves out, or that holds no response token, leaves the weights and the moments
         alone and reports `train/skipped` 1.
+
+        Raises:
+            Diverged: optimizer.max_skipped steps in a row were left out.
         """
         options = self._config.optimizer
         peak = options.learning_rate if peak_rate is None else peak_rate
@@ -114,18 +120,21 @@ class Learner:
         size, baseline, counts = self._measure(batches)
         step = Step(size, baseline, kl_coefficient(self._config.loss, progress))
         losses = self._backward(batches, step)
-        grad_norm = self._gradient_norm()
-        applied = counts["train/response_tokens"] > 0 and math.isfinite(losses["loss/total"] + grad_norm)
-        if applied:
+        loss, grad_norm = losses["loss/total"], self._gradient_norm()
+        empty = counts["train/response_tokens"] == 0
+        fault = None if empty else self._guard.judge(self.steps, loss, grad_norm, options)
+        if not empty and fault is None:
             self._update(rate, grad_norm)
         self._optimizer.zero_grad()
         self.steps += 1
+        self._guard.give_up(loss, grad_norm, options)
         return {
             **losses,
             **counts,
             "train/grad_norm": grad_norm,
             "train/learning_rate": rate,
-            "train/skipped": float(not applied),
+            "train/skipped": float(empty or fault is not None),
+            "train/spikes": float(fault is Fault.SPIKE),
         }
 
     def named_weights(self) -> Iterator[tuple[str, Tensor]]:
@@ -133,39 +142,34 @@ class Learner:
         for name, parameter in self.model.named_parameters():
             yield name, parameter.detach()
 
-    def save(self, folder: Path) -> None:
-        """Write what `load` needs; with several ranks one of them saves, as all hold the same.
+    def save(self, folder: Path, rank: int = 0) -> None:
+        """Write this rank's part of what `load` needs: its share of the moments, and if first, all the rest.
 
         `model/` is a Hugging Face folder with the tokenizer of the initial model.
         """
+        save_moments(self._optimizer, self.model, folder, rank, self._world_size)
+        if rank > 0:
+            return
         self.model.save_pretrained(folder / "model")
         source = model_folder(self._config.model)
         for file in {file for pattern in TOKENIZER_FILES for file in source.glob(pattern) if file.is_file()}:
             copyfile(file, folder / "model" / file.name)
-        names = {parameter: name for name, parameter in self.model.named_parameters()}
-        moments = {
-            f"{kind}/{names[parameter]}": value
-            for parameter, state in self._optimizer.state.items()
-            for kind, value in state.items()
-        }
-        save_file(moments, folder / "trainer.safetensors")
-        state = {"steps": self.steps, "restarted_at": self._restarted_at}
+        counts = {"steps": self.steps, "restarted_at": self._restarted_at, "ranks": self._world_size}
+        state = counts | {"guard": asdict(self._guard)}
         (folder / "trainer.json").write_text(json.dumps(state))
 
     def load(self, folder: Path) -> None:
-        """Go on exactly where `save` was called.
+        """Go on exactly where `save` was called by every rank, however many they were.
 
         Raises:
             ConfigError: the model of `folder` cannot be read.
         """
         self._take_weights(replace(self._config.model, path=str(folder / "model")))
         self.reset_optimizer()
-        parameters = dict(self.model.named_parameters())
-        for key, value in load_file(folder / "trainer.safetensors").items():
-            kind, name = key.split("/", 1)
-            self._optimizer.state[parameters[name]][kind] = value.to(self.model.device, copy=True)
         state = json.loads((folder / "trainer.json").read_text())
+        load_moments(self._optimizer, self.model, folder, state["ranks"])
         self.steps, self._restarted_at = state["steps"], state["restarted_at"]
+        self._guard = Guard(**state["guard"])
 
     def _take_weights(self, config: ModelConfig) -> None:
         self.model.load_state_dict(load_model(config, "cpu").state_dict())

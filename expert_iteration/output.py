@@ -38,7 +38,9 @@ def captured_output(run_dir: Path, name: str) -> Iterator[TextIO]:
 def _open_log(run_dir: Path, name: str) -> int:
     folder = run_dir / "logs"
     folder.mkdir(parents=True, exist_ok=True)
-    return os.open(folder / f"{name}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    # whoever gave us the run folder must not choose by a link what we write to
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW
+    return os.open(folder / f"{name}.log", flags, 0o600)
 
 
 def _point_at(log: int) -> None:

@@ -1,5 +1,6 @@
 """The tokenizer, checked to give text back as it was."""
 
+import os
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -8,6 +9,9 @@ from expert_iteration.demo import MODEL_FOLDER
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
+
+# the hub's library reads it once, when it is imported
+os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 
 PROBE = "Tom has 12 apples,\n  and <b>half</b> of $3.50 -- naïve 数?"
 
@@ -30,7 +34,9 @@ def load_tokenizer(config: ModelConfig) -> "PreTrainedTokenizerFast":
     from transformers import PreTrainedTokenizerFast
 
     try:
-        tokenizer = PreTrainedTokenizerFast.from_pretrained(config.path, revision=config.revision)
+        tokenizer = PreTrainedTokenizerFast.from_pretrained(
+            config.path, revision=config.revision, trust_remote_code=False
+        )
     except (OSError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise ConfigError(f"model.path ({config.path}) holds no tokenizer: {reason}") from error

@@ -10,9 +10,12 @@ import torch
 from tensordict import TensorDictBase
 
 from expert_iteration.config import RunConfig
+from expert_iteration.faults import reach
 from expert_iteration.learner import Learner
 from expert_iteration.types import Metrics, Pace
 from expert_iteration.weights import EngineClient, push
+
+SUMS = ("train/skipped", "train/spikes", "train/tokens")
 
 
 class BatchSource(Protocol):
@@ -35,7 +38,7 @@ class Trainer:
         """Take the optimizer steps of `pace`.
 
         Returns:
-            the mean of each of the learner's metrics, `train/skipped` and `train/tokens` as sums.
+            the mean of each of the learner's metrics, but the sum of those in SUMS.
         """
         (start, end), steps = pace.progress, pace.steps
         taken = [
@@ -43,11 +46,12 @@ class Trainer:
             for index, rows in enumerate(self._batches(pace.first_step, steps))
         ]
         means = {key: fmean(metrics[key] for metrics in taken) for key in taken[0]}
-        return means | {key: means[key] * steps for key in ("train/skipped", "train/tokens")}
+        return means | {key: means[key] * steps for key in SUMS}
 
     def publish(self, engines: Sequence[EngineClient], version: int) -> Metrics:
         """Bring the trained weights to every engine, as policy `version`."""
         self._learner.version = version
+        reach("trainer.push")
         report = push(self._learner.named_weights(), engines, version, self._engine_dtype)
         return {"push/seconds": report.seconds, "push/mebibytes": report.bytes / 2**20}
 
@@ -58,9 +62,8 @@ class Trainer:
         self._learner.restart()
 
     def save(self, folder: Path) -> None:
-        """Write this rank's part of a checkpoint; all ranks hold the same, so the first writes it."""
-        if self._rank == 0:
-            self._learner.save(folder)
+        """Write this rank's part of a checkpoint."""
+        self._learner.save(folder, self._rank)
 
     def load(self, folder: Path) -> None:
         self._learner.load(folder)
@@ -73,4 +76,5 @@ class Trainer:
                 rows = ahead.result()
                 if step < first + count:
                     ahead = fetcher.submit(self._source.draw, step, self._rank, self._ranks)
+                reach("trainer.step")
                 yield rows

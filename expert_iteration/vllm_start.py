@@ -9,6 +9,9 @@ from expert_iteration.config import ConfigError, ModelConfig, PlacementConfig
 if TYPE_CHECKING:
     from vllm import LLMEngine
 
+ENVIRONMENT = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
+"""One process, and nobody is told of it."""
+
 WEIGHT_RECEIVER = "expert_iteration.weight_receiver.WorkerExtension"
 
 
@@ -18,7 +21,7 @@ def start_vllm(model: ModelConfig, placement: PlacementConfig, seed: int) -> "LL
     Raises:
         ConfigError: vLLM refuses the model or its placement.
     """
-    os.environ |= {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
+    os.environ |= ENVIRONMENT
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
     if placement.device is Device.cpu:
         return _start_on_cpu(model, placement, seed)
@@ -64,6 +67,8 @@ def engine_args(model: ModelConfig, placement: PlacementConfig, seed: int) -> di
         "model": model.path,
         "revision": model.revision,
         "tokenizer_revision": model.revision,
+        "trust_remote_code": False,
+        "load_format": "safetensors",
         "dtype": model.engine_dtype.value,
         "max_model_len": model.max_length,
         "max_num_seqs": infer.max_num_seqs,

@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -55,16 +56,25 @@ class Finished:
 
 
 def train(
-    folder: Path, *overrides: str, interfere: Callable[[subprocess.Popen[str]], None] | None = None
+    folder: Path,
+    *overrides: str,
+    interfere: Callable[[subprocess.Popen[str]], None] | None = None,
+    env: dict[str, str] | None = None,
+    largest_file: int = resource.RLIM_INFINITY,
 ) -> Finished:
-    """Run to the end; `interfere` may send signals meanwhile."""
+    """Run to the end.
+
+    Args:
+        interfere: may send signals meanwhile.
+        env: adds to the environment.
+        largest_file: bytes after which a file takes no more, as on a disk that is full.
+    """
     mark, shared_memory = uuid.uuid4().hex, _shared_memory()
     process = subprocess.Popen(
         [sys.executable, str(ROOT / "scripts" / "train.py"), *overrides, f"hydra.run.dir={folder}"],
         cwd=ROOT,
-        env=os.environ | {"EI_TEST_MARK": mark, "OMP_NUM_THREADS": "1"},
-        # a shell starts its background jobs with SIGINT ignored, and children inherit that
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        env=os.environ | {"EI_TEST_MARK": mark, "OMP_NUM_THREADS": "1"} | (env or {}),
+        preexec_fn=lambda: _prepare(largest_file),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -76,6 +86,13 @@ def train(
     return Finished(
         folder, process.returncode, output, _processes_with(mark), _shared_memory() - shared_memory
     )
+
+
+def _prepare(largest_file: int) -> None:
+    """In the process of the run, before it becomes one."""
+    # a shell starts its background jobs with SIGINT ignored, and children inherit that
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, largest_file))
 
 
 def wait_until(condition: Callable[[], bool], seconds: float) -> bool:

@@ -9,14 +9,15 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "expert_iteration"
 LAYERS = [
-    "choices",
+    "choices faults",
     "config types scheduler confinement",
     "algorithms adaptive demo traces",
     "grading books output",
     "data",
-    "checks prompts tokenizer losses advantages schedules ledger batching selection weights segment_trees",
-    "frontier values health selector model checkpoint reporting weight_receiver vllm_start",
-    "visits samplers engine learner reference evaluation",
+    "checks prompts tokenizer model_files losses advantages schedules ledger batching selection weights",
+    "segment_trees frontier values health selector model guard moments checkpoint",
+    "reporting weight_receiver vllm_start",
+    "visits samplers resuming engine learner reference evaluation",
     "buffer",
     "archive sampling",
     "second_chances",
@@ -24,6 +25,7 @@ LAYERS = [
     "trainer workers estimation",
     "local actors stages",
     "training",
+    "sessions",
     "launch",
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names.split()}

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from tensordict import TensorDict
 from torch import distributed, multiprocessing
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
@@ -28,9 +29,11 @@ from expert_iteration.config import (
     OptimizerConfig,
     RunConfig,
 )
+from expert_iteration.guard import FEWEST, Diverged
 from expert_iteration.learner import Learner, sum_in_buckets
 from expert_iteration.reference import ReferenceModel
 from expert_iteration.schedules import kl_coefficient, rate_factor
+from expert_iteration.trainer import Trainer
 from expert_iteration.types import Metrics
 
 ONE_MICRO_BATCH = 10_000
@@ -119,6 +122,17 @@ def test_two_ranks_take_the_step_of_one(tiny_model: Path, tmp_path: Path, mine: 
         metrics, found = torch.load(tmp_path / f"rank_{rank}.pt", weights_only=True)
         for step in range(2):
             assert_same_step((metrics[step], found), (expected[step], weights(alone)))
+
+
+def test_a_rank_leaves_out_a_step_that_went_wrong_on_another(tiny_model: Path, tmp_path: Path) -> None:
+    config = run_config(tiny_model)
+    shards = [rows_of(), bad_rows()]
+    multiprocessing.start_processes(learn_as_rank, (config, shards, tmp_path), nprocs=2, start_method="fork")
+    start = weights(Learner(config))
+    for rank in range(2):
+        metrics, found = torch.load(tmp_path / f"rank_{rank}.pt", weights_only=True)
+        assert [each["train/skipped"] for each in metrics] == [1, 1]
+        assert all(torch.equal(value, start[name]) for name, value in found.items())
 
 
 def test_gradients_are_summed_whole_in_buckets_of_one_type(tmp_path: Path) -> None:
@@ -266,7 +280,8 @@ def test_a_step_that_is_not_finite_is_skipped_and_counted(tiny_model: Path, valu
     before = weights(learner)
     bad = [row.clone() for row in rows]
     bad[3][REFERENCE][-1] = value
-    assert learner.learn(bad, progress=0.0)["train/skipped"] == 1
+    skipped = learner.learn(bad, progress=0.0)
+    assert (skipped["train/skipped"], skipped["train/spikes"]) == (1, 0)
     assert all(torch.equal(value, before[name]) for name, value in learner.named_weights())
     after = learner.learn(rows, progress=0.0)
     assert after["train/skipped"] == 0 and math.isfinite(after["loss/total"])
@@ -283,6 +298,164 @@ def test_a_step_without_a_response_token_is_skipped(tiny_model: Path) -> None:
         assert metrics["train/skipped"] == 1
         assert all(math.isfinite(value) for value in metrics.values())
     torch.testing.assert_close(weights(learner), before, rtol=0, atol=0)
+
+
+def bad_rows(seed: int = 0) -> list[TensorDict]:
+    """Rows whose loss is not a number."""
+    rows = rows_of(seed)
+    rows[2][ADVANTAGE] = torch.tensor(math.nan)
+    return rows
+
+
+def spiking_rows(seed: int = 0) -> list[TensorDict]:
+    """Rows whose gradient is a thousand times as long as that of `rows_of`."""
+    rows = rows_of(seed)
+    for row in rows:
+        row[ADVANTAGE] = torch.tensor(1000.0)
+    return rows
+
+
+def guarded(folder: Path, spike_factor: float | None = 5.0, max_skipped: int = 3) -> Learner:
+    """A learner of a method whose gradient grows with the advantages, as they are."""
+    config = run_config(folder, algorithm="a_star_po")
+    config.algorithm.variant = "regression"
+    config.optimizer = replace(config.optimizer, spike_factor=spike_factor, max_skipped=max_skipped)
+    return Learner(config)
+
+
+def saved_state(learner: Learner, folder: Path) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+    """Weights and moments, as a checkpoint has them."""
+    learner.save(folder)
+    return weights(learner), load_file(folder / "trainer_0.safetensors")
+
+
+@pytest.mark.parametrize("rows", [bad_rows(), spiking_rows()], ids=["not a number", "spike"])
+def test_a_step_that_is_left_out_touches_neither_weights_nor_moments(
+    tiny_model: Path, tmp_path: Path, rows: list[TensorDict]
+) -> None:
+    learner = guarded(tiny_model)
+    for seed in range(FEWEST):
+        assert learner.learn(rows_of(seed), progress=0.0)["train/skipped"] == 0
+    before = saved_state(learner, tmp_path)
+    assert learner.learn(rows, progress=0.0)["train/skipped"] == 1
+    after = saved_state(learner, tmp_path)
+    assert learner.steps == FEWEST + 1
+    for old, new in zip(before, after, strict=True):
+        assert old.keys() == new.keys() and all(torch.equal(old[name], new[name]) for name in old)
+
+
+def test_a_spike_is_left_out_where_a_factor_is_set_and_counted_apart(tiny_model: Path) -> None:
+    for factor, expected in ((None, 0), (1e6, 0), (5.0, 1)):
+        learner = guarded(tiny_model, spike_factor=factor)
+        norms = [learner.learn(rows_of(seed), progress=0.0)["train/grad_norm"] for seed in range(FEWEST)]
+        metrics = learner.learn(spiking_rows(), progress=0.0)
+        assert metrics["train/grad_norm"] > 100 * max(norms)
+        assert (metrics["train/skipped"], metrics["train/spikes"]) == (expected, expected)
+
+
+def test_so_many_steps_left_out_in_a_row_end_the_run(tiny_model: Path) -> None:
+    learner = guarded(tiny_model, max_skipped=2)
+    learner.learn(bad_rows(), progress=0.0)
+    learner.learn(rows_of(), progress=0.0)
+    before = weights(learner)
+    learner.learn(bad_rows(), progress=0.0)
+    assert learner.learn([], progress=0.0)["train/skipped"] == 1, "holds nothing: neither counts nor resets"
+    with pytest.raises(Diverged, match=r"2 optimizer steps in a row .* loss nan .*learning_rate \(0\.001\)"):
+        learner.learn(bad_rows(), progress=0.0)
+    assert all(torch.equal(value, before[name]) for name, value in learner.named_weights())
+
+
+def test_what_went_wrong_in_a_row_still_counts_after_a_restart(tiny_model: Path) -> None:
+    learner = guarded(tiny_model, max_skipped=2)
+    learner.learn(bad_rows(), progress=0.0)
+    learner.restart()
+    with pytest.raises(Diverged):
+        learner.learn(bad_rows(), progress=0.0)
+
+
+def test_a_restarted_learner_has_no_norms_to_compare_with(tiny_model: Path) -> None:
+    learner = guarded(tiny_model)
+    for seed in range(FEWEST):
+        learner.learn(rows_of(seed), progress=0.0)
+    learner.restart()
+    assert learner.learn(spiking_rows(), progress=0.0)["train/skipped"] == 0
+
+
+def test_a_resumed_learner_leaves_out_and_gives_up_as_the_straight_one(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    straight = guarded(tiny_model)
+    for seed in range(FEWEST):
+        straight.learn(rows_of(seed), progress=0.0)
+    straight.learn(bad_rows(), progress=0.0)
+    straight.save(tmp_path)
+    resumed = guarded(tiny_model)
+    resumed.load(tmp_path)
+    messages = []
+    for learner in (straight, resumed):
+        assert learner.learn(spiking_rows(), progress=0.0)["train/spikes"] == 1
+        with pytest.raises(Diverged) as end:
+            learner.learn(spiking_rows(), progress=0.0)
+        messages.append(str(end.value))
+    assert messages[0] == messages[1]
+
+
+def taught(config: RunConfig, world_size: int = 1) -> Learner:
+    """Two steps on; with several ranks, one of them, which needs no process group to save."""
+    learner = Learner(config)
+    for seed in range(2):
+        learner.learn(rows_of(seed), progress=0.0)
+    learner._world_size = world_size
+    return learner
+
+
+@pytest.mark.parametrize(("writers", "readers"), [(1, 2), (2, 1), (2, 2), (3, 1)])
+def test_a_checkpoint_of_any_number_of_ranks_resumes_on_any_other(
+    tiny_model: Path, tmp_path: Path, writers: int, readers: int
+) -> None:
+    config = run_config(tiny_model)
+    for rank in range(writers):
+        taught(config, writers).save(tmp_path, rank)
+    straight = taught(config)
+    straight.learn(rows_of(seed=2), progress=0.0)
+    for _ in range(readers):
+        resumed = Learner(config)
+        resumed.load(tmp_path)
+        resumed.learn(rows_of(seed=2), progress=0.0)
+        expected = weights(straight)
+        assert all(torch.equal(value, expected[name]) for name, value in resumed.named_weights())
+
+
+def test_each_rank_writes_its_share_of_the_moments_and_the_first_all_else(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    for rank in (0, 1):
+        (tmp_path / str(rank)).mkdir()
+        taught(run_config(tiny_model), world_size=2).save(tmp_path / str(rank), rank)
+    first, second = (load_file(tmp_path / str(rank) / f"trainer_{rank}.safetensors") for rank in (0, 1))
+    learner = Learner(run_config(tiny_model))
+    names = [name for name, _ in learner.named_weights()]
+    assert {key.split("/")[1] for key in first} == set(names[::2])
+    assert {key.split("/")[1] for key in second} == set(names[1::2])
+    assert {path.name for path in (tmp_path / "0").iterdir()} == {
+        "model",
+        "trainer.json",
+        "trainer_0.safetensors",
+    }
+    assert [path.name for path in (tmp_path / "1").iterdir()] == ["trainer_1.safetensors"]
+
+
+def test_a_trainer_of_a_later_rank_writes_its_share_alone(tiny_model: Path, tmp_path: Path) -> None:
+    config = run_config(tiny_model)
+    config.placement.train.devices = 2
+    Trainer(config, "cpu", source=None, rank=1).save(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["trainer_1.safetensors"]
+
+
+def test_a_checkpoint_that_lacks_the_share_of_a_rank_is_not_loaded(tiny_model: Path, tmp_path: Path) -> None:
+    taught(run_config(tiny_model), world_size=2).save(tmp_path, rank=0)
+    with pytest.raises(FileNotFoundError, match="trainer_1"):
+        Learner(run_config(tiny_model)).load(tmp_path)
 
 
 def test_a_resumed_learner_goes_on_bit_for_bit(tiny_model: Path, tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """The other actors, as an actor sees them: the interfaces of the plain classes, with a time limit."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 import ray
@@ -19,10 +19,10 @@ class RemoteArchive:
         self._actor, self._limit = actor, limit
 
     def add(self, groups: "Sequence[ScoredGroup]", wasted: "Sequence[Group]" = ()) -> None:
-        _get(self._actor.add.remote(groups, wasted), self._limit)
+        _ask({"buffer": self._actor}, "add", groups, wasted, limit=self._limit)
 
     def draw(self, step: int, rank: int, world_size: int) -> "Sequence[TensorDictBase]":
-        rows = _get(self._actor.draw.remote(step, rank, world_size), self._limit)
+        [rows] = _ask({"buffer": self._actor}, "draw", step, rank, world_size, limit=self._limit)
         return cast("Sequence[TensorDictBase]", rows)
 
 
@@ -34,26 +34,37 @@ class RemoteReference:
 
     def log_probs(self, rows: "Sequence[TensorDictBase]") -> list[Any]:
         self._turn += 1
-        actor = self._actors[self._turn % len(self._actors)]
-        return cast(list[Any], _get(actor.log_probs.remote(rows), self._limit))
+        rank = self._turn % len(self._actors)
+        [scores] = _ask({f"reference {rank}": self._actors[rank]}, "log_probs", rows, limit=self._limit)
+        return cast(list[Any], scores)
 
 
 class RemoteEngines:
-    """All engines as one client of a push: each bucket is stored once and read by all."""
+    """Engines as one client of a push: each bucket is stored once and read by all."""
 
-    def __init__(self, actors: list[Any], limit: float) -> None:
+    def __init__(self, actors: Mapping[str, Any], limit: float) -> None:
+        """`actors` by name."""
         self._actors, self._limit = actors, limit
 
     def start_update(self, version: int) -> None:
-        _get([actor.start_update.remote(version) for actor in self._actors], self._limit)
+        _ask(self._actors, "start_update", version, limit=self._limit)
 
     def receive(self, bucket: Any) -> None:
-        stored = ray.put(bucket)
-        _get([actor.receive.remote(stored) for actor in self._actors], self._limit)
+        _ask(self._actors, "receive", ray.put(bucket), limit=self._limit)
 
     def finish_update(self) -> None:
-        _get([actor.finish_update.remote() for actor in self._actors], self._limit)
+        _ask(self._actors, "finish_update", limit=self._limit)
 
 
-def _get(references: Any, limit: float) -> Any:
-    return ray.get(references, timeout=limit)
+def _ask(actors: Mapping[str, Any], method: str, *arguments: object, limit: float) -> list[Any]:
+    """The answers of all actors. No call is under way any more when one of them raises.
+
+    Raises:
+        TimeoutError: naming the actors that gave no answer in `limit` seconds.
+    """
+    calls = {getattr(actor, method).remote(*arguments): name for name, actor in actors.items()}
+    _, late = ray.wait(list(calls), num_returns=len(calls), timeout=limit)
+    if late:
+        names = ", ".join(calls[call] for call in late)
+        raise TimeoutError(f"{names} gave no answer to {method} in {limit:.0f} s (wait_limit)")
+    return cast(list[Any], ray.get(list(calls)))

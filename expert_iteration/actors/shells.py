@@ -5,19 +5,22 @@ fail happens in `start`, because Ray only says of a failed `__init__` that the a
 """
 
 import multiprocessing
+import os
 import socket
 from collections.abc import Sequence
 from contextlib import ExitStack
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import ray
 
 from expert_iteration.actors.remote import RemoteArchive, RemoteEngines, RemoteReference
+from expert_iteration.actors.silence import write_stacks_when_told
 from expert_iteration.choices import Device
 from expert_iteration.config import RunConfig
 from expert_iteration.evaluation import Judged
+from expert_iteration.faults import reach
 from expert_iteration.ledger import Ledger
 from expert_iteration.output import redirect_output
 from expert_iteration.tokenizer import load_tokenizer
@@ -26,14 +29,42 @@ from expert_iteration.types import Group, Metrics, Pace, Prompt, Snapshot, Tally
 if TYPE_CHECKING:
     from tensordict import TensorDictBase
 
-    from expert_iteration.collector import ScoredGroup
+    from expert_iteration.collector import Collector, ScoredGroup
+    from expert_iteration.engine import Engine
+    from expert_iteration.reference import ReferenceModel
+
+T = TypeVar("T")
 
 
-class ArchiveActor:
+class NotStarted(RuntimeError):
+    """An actor was started again by Ray and holds nothing yet. The message is its name."""
+
+
+class Shell:
+    """A process with a log of its own."""
+
+    def __init__(self, run_dir: Path, name: str) -> None:
+        """Prepare the process, before anything heavy is imported."""
+        self._name = name
+        redirect_output(run_dir, name.replace(" ", "_"))
+        write_stacks_when_told()
+        # semaphores of this context have no name, so an actor that is killed leaves none in /dev/shm
+        multiprocessing.set_start_method("fork")
+
+    def pid(self) -> int:
+        return os.getpid()
+
+    def _started(self, held: T | None) -> T:
+        if held is None:
+            raise NotStarted(self._name)
+        return held
+
+
+class ArchiveActor(Shell):
     """Calls are served one after the other."""
 
     def __init__(self, config: RunConfig, run_dir: Path) -> None:
-        _settle_in(run_dir, "buffer")
+        super().__init__(run_dir, "buffer")
         self._config, self._run_dir = config, run_dir
 
     def start(self) -> None:
@@ -70,10 +101,13 @@ class ArchiveActor:
         self._archive.load(folder)
 
 
-class ReferenceActor:
+class ReferenceActor(Shell):
+    """Replaceable: its weights are those that the run began with."""
+
     def __init__(self, config: RunConfig, run_dir: Path, rank: int) -> None:
-        _settle_in(run_dir, f"reference_{rank}")
+        super().__init__(run_dir, f"reference {rank}")
         self._config = config
+        self._reference: ReferenceModel | None = None
 
     def start(self) -> None:
         from expert_iteration.reference import ReferenceModel
@@ -81,58 +115,77 @@ class ReferenceActor:
         _use_threads(self._config.placement.train.threads)
         self._reference = ReferenceModel(self._config, self._config.placement.device.value)
 
+    def is_up(self) -> bool:
+        return self._reference is not None
+
     def log_probs(self, rows: "list[TensorDictBase]") -> list[Any]:
-        return self._reference.log_probs(rows)
+        reach("reference.score")
+        return self._started(self._reference).log_probs(rows)
 
 
-class CollectorActor:
-    def __init__(
-        self, config: RunConfig, run_dir: Path, rank: int, archive: Any, references: list[Any]
-    ) -> None:
-        _settle_in(run_dir, f"collector_{rank}")
+class CollectorActor(Shell):
+    """Replaceable: its weights are the trainer's, and what it is at work on can be ordered again."""
+
+    def __init__(self, config: RunConfig, run_dir: Path, rank: int) -> None:
+        super().__init__(run_dir, f"collector {rank}")
         self._config = config
-        self._archive = RemoteArchive(archive, config.wait_limit)
-        self._reference = RemoteReference(references, config.wait_limit) if references else None
+        self._engine: Engine | None = None
+        self._collector: Collector | None = None
         self._open = ExitStack()
 
-    def start(self) -> None:
+    def start(self, archive: Any, references: list[Any], version: int | None) -> None:
+        """Load the model. It generates nothing before the weights of policy `version` are pushed to it.
+
+        Without a version those on disk are the right ones. The other actors are no arguments of
+        `__init__`, which Ray might not have any more when it starts this one again.
+        """
         from expert_iteration.collector import Collector
         from expert_iteration.engine import Engine
 
-        config = self._config
-        self._engine = Engine(config.model, config.placement, config.seed, config.wait_limit)
+        config, limit = self._config, self._config.wait_limit
+        engine = Engine(config.model, config.placement, config.seed, limit)
+        self._open.callback(engine.close)
+        if version is not None:
+            engine.start_update(version)
         tokenizer = load_tokenizer(config.model)
-        self._collector = Collector(config, self._engine, tokenizer, self._archive, self._reference)
-        self._open.callback(self._collector.close)
+        sink = RemoteArchive(archive, limit)
+        scorer = RemoteReference(references, limit) if references else None
+        collector = Collector(config, engine, tokenizer, sink, scorer)
+        self._open.callback(collector.close)
+        self._engine, self._collector = engine, collector
+
+    def is_up(self) -> bool:
+        return self._collector is not None
 
     def collect(self, tickets: Sequence[Ticket]) -> None:
-        self._collector.collect(tickets)
+        self._started(self._collector).collect(tickets)
 
     def answer(self, prompts: Sequence[Prompt], temperature: float, seed: int) -> Judged:
-        return self._collector.answer(prompts, temperature, seed)
+        return self._started(self._collector).answer(prompts, temperature, seed)
 
     def start_update(self, version: int) -> None:
-        self._engine.start_update(version)
+        self._started(self._engine).start_update(version)
 
     def receive(self, bucket: Any) -> None:
-        self._engine.receive(bucket)
+        reach("collector.receive")
+        self._started(self._engine).receive(bucket)
 
     def finish_update(self) -> None:
-        self._engine.finish_update()
+        self._started(self._engine).finish_update()
 
     def close(self) -> None:
         """Stop generating and grading; nothing to do when `start` did not come so far."""
         self._open.close()
 
 
-class TrainerActor:
+class TrainerActor(Shell):
     def __init__(self, config: RunConfig, run_dir: Path, rank: int, archive: Any, engines: list[Any]) -> None:
-        _settle_in(run_dir, f"trainer_{rank}")
+        super().__init__(run_dir, f"trainer {rank}")
         _use_threads(config.placement.train.threads)
         self._config = config
         self._rank = rank
         self._archive = RemoteArchive(archive, config.wait_limit)
-        self._engines = RemoteEngines(engines, config.wait_limit)
+        self._engines = {f"collector {rank}": engine for rank, engine in enumerate(engines)}
 
     def address(self) -> str:
         """A free address of this node, where the ranks meet."""
@@ -160,8 +213,10 @@ class TrainerActor:
     def learn(self, pace: Pace) -> Metrics:
         return self._trainer.learn(pace)
 
-    def publish(self, version: int) -> Metrics:
-        return self._trainer.publish([self._engines], version)
+    def publish(self, version: int, only: str | None = None) -> Metrics:
+        """Push the weights to every engine, or to that of the collector named `only`."""
+        chosen = {name: engine for name, engine in self._engines.items() if only in (None, name)}
+        return self._trainer.publish([RemoteEngines(chosen, self._config.wait_limit)], version)
 
     def reset_optimizer(self) -> None:
         self._trainer.reset_optimizer()
@@ -174,13 +229,6 @@ class TrainerActor:
 
     def load(self, folder: Path) -> None:
         self._trainer.load(folder)
-
-
-def _settle_in(run_dir: Path, name: str) -> None:
-    """Prepare the process of an actor, before anything heavy is imported."""
-    redirect_output(run_dir, name)
-    # semaphores of this context have no name, so an actor that is killed leaves none in /dev/shm
-    multiprocessing.set_start_method("fork")
 
 
 def _use_threads(count: int) -> None:

@@ -2,12 +2,14 @@
 
 import asyncio
 import os
-from collections.abc import Awaitable, Sequence
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, cast
 
 import ray
 
+from expert_iteration.actors.crew import Crew, Part
 from expert_iteration.actors.shells import ArchiveActor, CollectorActor, ReferenceActor, TrainerActor
 from expert_iteration.algorithms import needs_reference
 from expert_iteration.choices import Device
@@ -16,9 +18,6 @@ from expert_iteration.evaluation import Judged
 from expert_iteration.ledger import Ledger
 from expert_iteration.tokenizer import resolve_model
 from expert_iteration.types import Metrics, Pace, Prompt, Snapshot, Tally, Ticket
-from expert_iteration.workers import ComponentLost
-
-T = TypeVar("T")
 
 OBJECT_STORE_BYTES = 512 * 2**20
 CLOSE_LIMIT = 10.0
@@ -32,83 +31,107 @@ class RayWorkers:
 
     def __init__(self, config: RunConfig, run_dir: Path) -> None:
         """Start Ray and all actors; `start` waits until they are up."""
-        self._limit = config.wait_limit
-        self._run_dir = run_dir
         _start_ray(config)
-        stored = resolve_model(config)
+        stored, place, restarts = resolve_model(config), config.placement, config.ray.max_restarts
         gpu = _gpus_of_each(config)
-        place = config.placement
-        self._archive = _actor(ArchiveActor, 0)(stored, run_dir)
-        self._references = [
-            _actor(ReferenceActor, gpu)(stored, run_dir, rank)
+        logs = run_dir / "logs"
+
+        def part(name: str, actor: Any, replaceable: bool = False) -> Part:
+            return Part(name, actor, logs / f"{name.replace(' ', '_')}.log", replaceable)
+
+        archive = _actor(ArchiveActor, 0)(stored, run_dir)
+        scorer = _actor(ReferenceActor, gpu, restarts)
+        references = [
+            scorer(stored, run_dir, rank)
             for rank in range(place.reference.devices if needs_reference(config) else 0)
         ]
-        self._collectors = [
-            _actor(CollectorActor, gpu * place.infer.tensor_parallel, CONCURRENT_CALLS)(
-                stored, run_dir, rank, self._archive, self._references
-            )
-            for rank in range(place.infer.replicas)
+        sampler = _actor(CollectorActor, gpu * place.infer.tensor_parallel, restarts, CONCURRENT_CALLS)
+        collectors = [sampler(stored, run_dir, rank) for rank in range(place.infer.replicas)]
+        learner = _actor(TrainerActor, gpu)
+        trainers = [
+            learner(stored, run_dir, rank, archive, collectors) for rank in range(place.train.devices)
         ]
-        self._trainers = [
-            _actor(TrainerActor, gpu)(stored, run_dir, rank, self._archive, self._collectors)
-            for rank in range(place.train.devices)
-        ]
+        self._archive = part("buffer", archive)
+        self._references = [part(f"reference {i}", actor, True) for i, actor in enumerate(references)]
+        self._collectors = [part(f"collector {i}", actor, True) for i, actor in enumerate(collectors)]
+        self._trainers = [part(f"trainer {i}", actor) for i, actor in enumerate(trainers)]
+        self._crew = Crew(
+            [self._archive, *self._references, *self._collectors, *self._trainers],
+            config.wait_limit,
+            restarts,
+            self._renew,
+        )
         self._orders = [0] * len(self._collectors)
+        self._version = 0
 
     async def start(self) -> None:
         """Wait until every actor is up.
 
         Raises:
-            TimeoutError: naming the actors that are not.
+            TimeoutError: naming one that is not.
         """
         several = len(self._trainers) > 1
-        address = await self._ask(self._trainers[0].address.remote(), "trainer 0") if several else None
-        waiting = {f"trainer {i}": actor.start.remote(address) for i, actor in enumerate(self._trainers)}
-        waiting |= {f"collector {i}": actor.start.remote() for i, actor in enumerate(self._collectors)}
-        waiting |= {f"reference {i}": actor.start.remote() for i, actor in enumerate(self._references)}
-        waiting["buffer"] = self._archive.start.remote()
-        await asyncio.gather(*(self._ask(reference, name) for name, reference in waiting.items()))
+        address = await self._crew.ask(self._trainers[0], "address") if several else None
+        await asyncio.gather(
+            self._crew.start(self._archive),
+            *(self._crew.start(trainer, address) for trainer in self._trainers),
+            *(self._crew.start(reference) for reference in self._references),
+            *(self._start_collector(collector, None) for collector in self._collectors),
+        )
 
     async def collect(self, tickets: Sequence[Ticket]) -> None:
-        """Give the order to the collector with the fewest prompts before it."""
+        """Give the order to the collector with the fewest prompts before it.
+
+        Where an actor is lost meanwhile, what has not reached the buffer is ordered again.
+        """
+        await self._crew.persist(partial(self._order, tickets))
+
+    async def _order(self, tickets: Sequence[Ticket]) -> None:
+        missing = set(await self.missing(1 + max(ticket.group_id for ticket in tickets)))
+        left = [ticket for ticket in tickets if ticket.group_id in missing]
+        if not left:
+            return
         index = self._orders.index(min(self._orders))
-        self._orders[index] += len(tickets)
+        self._orders[index] += len(left)
         try:
-            await self._ask_while_groups_arrive(
-                self._collectors[index].collect.remote(tickets), f"collector {index}"
-            )
+            await self._crew.ask(self._collectors[index], "collect", left, signs=self._groups_received)
         finally:
-            self._orders[index] -= len(tickets)
+            self._orders[index] -= len(left)
 
     async def answer(self, prompts: Sequence[Prompt], temperature: float, seed: int) -> Judged:
         share = -(-len(prompts) // len(self._collectors))
         parts = [
-            self._ask(
-                actor.answer.remote(prompts[index * share : (index + 1) * share], temperature, seed),
-                f"collector {index}",
+            self._crew.persist(
+                partial(
+                    self._crew.ask,
+                    *(collector, "answer", prompts[index * share : (index + 1) * share], temperature, seed),
+                )
             )
-            for index, actor in enumerate(self._collectors)
+            for index, collector in enumerate(self._collectors)
         ]
         return [judged for part in await asyncio.gather(*parts) for judged in part]
 
     async def snapshot(self) -> Snapshot:
-        return await self._ask(self._archive.snapshot.remote(), "buffer")
+        return cast(Snapshot, await self._crew.ask(self._archive, "snapshot"))
 
     async def book(self, iteration: int) -> Tally:
-        return await self._ask(self._archive.book.remote(iteration), "buffer")
+        return cast(Tally, await self._crew.ask(self._archive, "book", iteration))
 
     async def ledger(self) -> Ledger:
-        return await self._ask(self._archive.ledger.remote(), "buffer")
+        return cast(Ledger, await self._crew.ask(self._archive, "ledger"))
 
     async def missing(self, groups: int) -> list[int]:
-        return await self._ask(self._archive.missing.remote(groups), "buffer")
+        return cast(list[int], await self._crew.ask(self._archive, "missing", groups))
 
     async def learn(self, pace: Pace) -> Metrics:
-        return (await self._ask_trainers("learn", pace))[0]
+        return cast(Metrics, (await self._ask_trainers("learn", pace))[0])
 
     async def publish(self, version: int) -> Metrics:
-        metrics: Metrics = await self._ask(self._trainers[0].publish.remote(version), "trainer 0")
-        await self._ask(self._archive.set_version.remote(version), "buffer")
+        # what the trainer holds is `version` from now on, also for an engine that is replaced meanwhile
+        self._version = version
+        push = partial(self._crew.ask, self._trainers[0], "publish", version)
+        metrics = cast(Metrics, await self._crew.persist(push))
+        await self._crew.ask(self._archive, "set_version", version)
         return metrics
 
     async def reset_optimizer(self) -> None:
@@ -119,67 +142,55 @@ class RayWorkers:
 
     async def save(self, folder: Path) -> None:
         await self._ask_trainers("save", folder)
-        await self._ask(self._archive.save.remote(folder), "buffer")
+        await self._crew.ask(self._archive, "save", folder)
 
     async def load(self, folder: Path) -> None:
         await self._ask_trainers("load", folder)
-        await self._ask(self._archive.load.remote(folder), "buffer")
+        await self._crew.ask(self._archive, "load", folder)
 
     async def close(self) -> None:
         """End every actor and Ray itself.
 
         Actors leave by themselves, so that they give back their semaphores; Ray would kill them.
         """
-        actors = [*self._trainers, *self._references, self._archive]
-        leaving = [actor.close.remote() for actor in self._collectors]
+        collectors = [part.actor for part in self._collectors]
+        others = [part.actor for part in (*self._trainers, *self._references, self._archive)]
+        leaving = [actor.close.remote() for actor in collectors]
         await asyncio.to_thread(ray.wait, leaving, num_returns=len(leaving), timeout=CLOSE_LIMIT)
-        leaving = [actor.__ray_terminate__.remote() for actor in actors + self._collectors]
+        leaving = [actor.__ray_terminate__.remote() for actor in others + collectors]
         await asyncio.to_thread(ray.wait, leaving, num_returns=len(leaving), timeout=CLOSE_LIMIT)
         await asyncio.to_thread(ray.shutdown)
 
+    async def _renew(self, part: Part) -> None:
+        """Make an actor what it was that Ray has started again; a collector gets the trainer's weights."""
+        if part in self._references:
+            await self._crew.start(part)
+        else:
+            await self._start_collector(part, self._version)
+            await self._crew.ask(self._trainers[0], "publish", self._version, part.name)
+
+    async def _start_collector(self, part: Part, version: int | None) -> None:
+        references = [reference.actor for reference in self._references]
+        await self._crew.start(part, self._archive.actor, references, version)
+
+    async def _groups_received(self) -> int:
+        return (await self.snapshot()).totals["groups"]
+
     async def _ask_trainers(self, method: str, *arguments: object) -> list[Any]:
         """Call every rank at once: they wait for each other inside."""
-        calls = [
-            self._ask(getattr(actor, method).remote(*arguments), f"trainer {rank}")
-            for rank, actor in enumerate(self._trainers)
-        ]
-        return await asyncio.gather(*calls)
-
-    async def _ask(self, reference: Awaitable[T], name: str) -> T:
-        try:
-            return await asyncio.wait_for(self._answer(reference, name), self._limit)
-        except TimeoutError:
-            raise TimeoutError(f"{name} gave no answer in {self._limit:.0f} s (wait_limit).") from None
-
-    async def _answer(self, reference: Awaitable[T], name: str) -> T:
-        """What the actor returned, or raised, in the actor's own words."""
-        try:
-            return await reference
-        except ray.exceptions.RayTaskError as error:
-            raise error.cause from error
-        except ray.exceptions.RayActorError as error:
-            log = self._run_dir / "logs" / f"{name.replace(' ', '_')}.log"
-            reason = str(error).strip().splitlines()[-1]
-            raise ComponentLost(
-                f"{name} died: {reason} (see {log}; resume={self._run_dir} goes on)."
-            ) from None
-
-    async def _ask_while_groups_arrive(self, reference: Awaitable[None], name: str) -> None:
-        """Wait as long as the buffer receives anything within each `wait_limit`."""
-        answer = asyncio.ensure_future(self._answer(reference, name))
-        received = -1
-        while not answer.done():
-            await asyncio.wait([answer], timeout=self._limit)
-            before, received = received, (await self.snapshot()).totals["groups"]
-            if received == before and not answer.done():
-                answer.cancel()
-                raise TimeoutError(f"{name} brought no group in {self._limit:.0f} s (wait_limit).")
-        await answer
+        return await asyncio.gather(
+            *(self._crew.ask(trainer, method, *arguments) for trainer in self._trainers)
+        )
 
 
-def _actor(shell: type, gpus: float, concurrent_calls: int = 1) -> Any:
+def _actor(shell: type, gpus: float, max_restarts: int = 0, concurrent_calls: int = 1) -> Any:
     """The constructor of `shell` as an actor. CPUs are not reserved: threads are set by the placement."""
-    options = {"num_cpus": 0, "num_gpus": gpus, "max_concurrency": concurrent_calls}
+    options = {
+        "num_cpus": 0,
+        "num_gpus": gpus,
+        "max_concurrency": concurrent_calls,
+        "max_restarts": max_restarts,
+    }
     return ray.remote(**options)(shell).remote
 
 

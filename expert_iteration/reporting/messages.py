@@ -5,20 +5,21 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from expert_iteration.reporting.redact import masked
 from expert_iteration.reporting.text import one_line
 
 PACKAGE = "expert_iteration"
 
 
 class SafeFormatter(logging.Formatter):
-    """A message is one line, whatever the text of a model or a user in it says."""
+    """A message is one line without secrets, whatever the text of a model or a user in it says."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:
-        return one_line(super().formatMessage(record))
+        return masked(one_line(super().formatMessage(record)))
 
     def formatException(self, ei: object) -> str:
         lines = super().formatException(ei).split("\n")  # type: ignore[arg-type]
-        return "\n".join(f"    {one_line(line)}" for line in lines)
+        return "\n".join(f"    {masked(one_line(line))}" for line in lines)
 
 
 class _Relay(logging.Handler):

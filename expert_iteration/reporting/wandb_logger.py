@@ -1,6 +1,7 @@
 """Metrics to Weights & Biases: off unless asked for, and never a reason to stop training."""
 
 import logging
+import os
 import secrets
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -32,10 +33,12 @@ class WandbLogger:
     """One wandb run, kept in ``<run folder>/wandb``.
 
     No code, git state, console output, machine details or package list is recorded; the
-    configuration goes through the redactor. A resumed run goes on under the same wandb id.
+    configuration goes through the redactor, names included; wandb's own errors are not reported to its
+    makers. A resumed run goes on under the same wandb id.
     """
 
     def __init__(self, config: RunConfig, run_dir: Path, limits: Limits = LIMITS) -> None:
+        os.environ["WANDB_ERROR_REPORTING"] = "false"
         import wandb
 
         self._failures = (wandb.errors.Error, OSError)
@@ -84,6 +87,7 @@ class WandbLogger:
     ) -> None:
         import wandb
 
+        names = config.logger
         try:
             if mode == "online" and not wandb.login(prompt=False, verify=False):
                 logger.warning("wandb has no account on this machine; logging offline (see `wandb login`).")
@@ -93,9 +97,9 @@ class WandbLogger:
                 id=identity,
                 resume="allow",
                 dir=str(run_dir),
-                project=config.logger.project,
-                group=config.logger.group,
-                name=config.logger.name or run_dir.name,
+                project=redact(names.project),
+                group=redact(names.group),
+                name=redact(names.name) or run_dir.name,
                 config=redact(asdict(config)),
                 settings=_settings(limits),
             )
