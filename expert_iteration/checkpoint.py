@@ -153,7 +153,12 @@ def disk_errors(folder: Path) -> Iterator[None]:
 
 def existing(run_dir: Path) -> list[Path]:
     """Checkpoints of a run that were whole when they were written, oldest first."""
-    return sorted(folder for folder in _folder(run_dir).glob("step_*") if (folder / MANIFEST).is_file())
+    return sorted(folder for folder in _own_folders(run_dir) if (folder / MANIFEST).is_file())
+
+
+def _own_folders(run_dir: Path) -> list[Path]:
+    """A link is no checkpoint: what it points to must not be rotated away."""
+    return sorted(folder for folder in _folder(run_dir).glob("step_*") if not folder.is_symlink())
 
 
 def problem_with(folder: Path) -> str | None:
@@ -184,7 +189,7 @@ def newest(run_dir: Path, strict: bool = False) -> Saved:
         DamagedCheckpoint: it has, but none is whole; or with `strict`, the newest is not.
     """
     _complete_drafts(run_dir)
-    found = sorted(_folder(run_dir).glob("step_*"))
+    found = _own_folders(run_dir)
     if not found:
         raise ConfigError(f"resume ({run_dir}) holds no checkpoint; start a new run instead.")
     for folder in reversed(found):

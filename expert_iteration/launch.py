@@ -74,6 +74,7 @@ def explain(error: Exception) -> int:
     """Say on standard error what went wrong; returns the exit code for it."""
     from expert_iteration.checkpoint import DamagedCheckpoint, SaveFailed
     from expert_iteration.guard import Diverged
+    from expert_iteration.reporting.text import one_line
     from expert_iteration.workers import ComponentLost
 
     known: dict[type[Exception], int] = {
@@ -86,7 +87,7 @@ def explain(error: Exception) -> int:
     }
     for kind, code in known.items():
         if isinstance(error, kind):
-            sys.stderr.write(f"error: {error}\n")
+            sys.stderr.write(f"error: {one_line(str(error))}\n")
             return code
     traceback.print_exception(error)
     return EXIT_ERROR

@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 from expert_iteration.checkpoint import Provenance, Standing
 from expert_iteration.choices import KLSchedule, Schedule
 from expert_iteration.config import ConfigError, RunConfig, to_plain
+from expert_iteration.reporting.redact import redact
 
 HARMLESS = (
     "resume",
@@ -59,7 +60,7 @@ def refuse_changes(run_dir: Path, saved: Standing, config: RunConfig, here: Prov
                 f"resume ({run_dir}): its {what} has the hash {there}, but that of this configuration has "
                 f"{now}; bring back what it began with, or start a new run."
             )
-    changes = changes_between(saved.config, to_plain(config))
+    changes = changes_between(saved.config, redact(to_plain(config)))
     if refused := {key: values for key, values in changes.items() if not harmless(key, config)}:
         raise ConfigError(
             f"resume ({run_dir}): {_said(refused)}; bring back the values that it began with, or start a new "

@@ -7,6 +7,7 @@ one before. Importing this module is cheap; whatever is heavy is imported once t
 import asyncio
 import fcntl
 import logging
+import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -69,12 +70,13 @@ def sole_owner(config: RunConfig, run_dir: Path) -> Iterator[None]:
     """
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
-        file = (run_dir / LOCK).open("w")
+        # a link in its place would have another file emptied
+        lock = os.open(run_dir / LOCK, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW, 0o600)
     except OSError as error:
         raise ConfigError(
             f"{run_dir} cannot be written ({error.strerror}); name another hydra.run.dir."
         ) from None
-    with file:
+    with os.fdopen(lock, "w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -20,6 +20,7 @@ from expert_iteration.health import Health
 from expert_iteration.ledger import summary
 from expert_iteration.prompts import Data
 from expert_iteration.reporting import Collecting, Phase, Reporter
+from expert_iteration.reporting.redact import redact
 from expert_iteration.reporting.rollouts import file_of
 from expert_iteration.scheduler import Backlog, Progress, Stopped
 from expert_iteration.types import Metrics, Pace, Prompt, Snapshot, Tally, Verdict
@@ -177,7 +178,7 @@ class Run:
         standing = Standing(
             replace(self.progress),
             self._provenance,
-            to_plain(self._config),
+            redact(to_plain(self._config)),
             self._reporter.events,
             self._accuracy,
             {"plans": self._visits.plans, "health": asdict(self._health)},

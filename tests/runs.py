@@ -69,7 +69,7 @@ def train(
         env: adds to the environment.
         largest_file: bytes after which a file takes no more, as on a disk that is full.
     """
-    mark, shared_memory = uuid.uuid4().hex, _shared_memory()
+    mark, shared_memory, before = uuid.uuid4().hex, _shared_memory(), set(_actors())
     process = subprocess.Popen(
         [sys.executable, str(ROOT / "scripts" / "train.py"), *overrides, f"hydra.run.dir={folder}"],
         cwd=ROOT,
@@ -82,10 +82,12 @@ def train(
     if interfere is not None:
         interfere(process)
     output, _ = process.communicate(timeout=300)
-    wait_until(lambda: not _processes_with(mark), seconds=10)
-    return Finished(
-        folder, process.returncode, output, _processes_with(mark), _shared_memory() - shared_memory
-    )
+
+    def survivors() -> list[str]:
+        return _processes_with(mark) + [title for pid, title in _actors().items() if pid not in before]
+
+    wait_until(lambda: not survivors(), seconds=10)
+    return Finished(folder, process.returncode, output, survivors(), _shared_memory() - shared_memory)
 
 
 def _prepare(largest_file: int) -> None:
@@ -107,6 +109,19 @@ def wait_until(condition: Callable[[], bool], seconds: float) -> bool:
 
 def _shared_memory() -> set[str]:
     return {path.name for path in Path("/dev/shm").iterdir()}
+
+
+def _actors() -> dict[int, str]:
+    """Titles of Ray's processes, which overwrite the environment that /proc shows, by number."""
+    found = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            title = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        except OSError:
+            continue  # it ended meanwhile
+        if title.startswith("ray::"):
+            found[int(folder.name)] = title.strip()
+    return found
 
 
 def _processes_with(mark: str) -> list[str]:

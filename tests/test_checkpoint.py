@@ -155,6 +155,16 @@ def test_a_file_that_the_run_did_not_write_is_found(tmp_path: Path) -> None:
     assert problem_with(folder) == "model/pytorch_model.bin does not belong to it"
 
 
+def test_a_link_to_another_folder_is_no_checkpoint(tmp_path: Path) -> None:
+    elsewhere = save(tmp_path / "other", 10)
+    folder = save(tmp_path, 5).parent
+    (folder / "step_00000010").symlink_to(elsewhere)
+    assert steps_of(tmp_path) == [5] and newest(tmp_path).standing.progress.steps == 5
+    for steps in (20, 30):
+        save(tmp_path, steps)
+    assert problem_with(elsewhere) is None
+
+
 def test_the_hash_of_a_folder_tells_names_and_contents(tmp_path: Path) -> None:
     for name, text in (("a.json", "1"), ("b.json", "2"), ("other.txt", "3")):
         (tmp_path / name).write_text(text)

@@ -33,8 +33,7 @@ def messages_of(file: Path) -> Iterator[str]:
             if text is not None and text.strip(".: "):  # others hand on what a library says
                 yield text
         elif file.name in LISTED and isinstance(node, ast.Call) and ast.unparse(node.func).endswith("append"):
-            if (text := text_of(node.args[0])) is not None:
-                yield text
+            yield from filter(None, [text_of(node.args[0])])
 
 
 MESSAGES = sorted({text for file in (ROOT / "expert_iteration").rglob("*.py") for text in messages_of(file)})

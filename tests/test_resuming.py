@@ -8,6 +8,7 @@ import pytest
 from expert_iteration.checkpoint import Provenance, Standing
 from expert_iteration.choices import Schedule
 from expert_iteration.config import ConfigError, OptimizerConfig, RunConfig, to_plain
+from expert_iteration.reporting.redact import redact
 from expert_iteration.resuming import changes_between, refuse_changes
 from expert_iteration.scheduler import Progress
 
@@ -17,7 +18,7 @@ FOLDER = Path("outputs/one")
 
 
 def saved(config: RunConfig = CONFIG, provenance: Provenance = HERE) -> Standing:
-    return Standing(Progress(), provenance, to_plain(config), 0)
+    return Standing(Progress(), provenance, redact(to_plain(config)), 0)
 
 
 def test_the_same_run_goes_on_without_a_word(caplog: pytest.LogCaptureFixture) -> None:

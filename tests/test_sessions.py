@@ -26,6 +26,16 @@ def test_a_new_run_never_takes_the_folder_of_an_old_one(tmp_path: Path) -> None:
         pass
 
 
+def test_a_lock_that_is_a_link_empties_no_file(tmp_path: Path) -> None:
+    precious = tmp_path / "precious"
+    precious.write_text("x")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / ".lock").symlink_to(precious)
+    with pytest.raises(ConfigError, match="cannot be written"):
+        sole_owner(NEW, tmp_path / "run").__enter__()
+    assert precious.read_text() == "x"
+
+
 def test_a_folder_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(ConfigError, match=r"cannot be written \(Not a directory\); name another"):

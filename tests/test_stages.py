@@ -15,6 +15,7 @@ from expert_iteration.config import (
     EvalConfig,
     GradingConfig,
     HealthConfig,
+    LoggerConfig,
     OptimizerConfig,
     PromptsConfig,
     RunConfig,
@@ -129,6 +130,11 @@ def test_a_run_says_what_it_rests_on_in_its_first_event_its_checkpoints_and_its_
     assert standing.config["iterations"] == 2 and standing.accuracy == 1.0
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert (summary["grader_version"], summary["data_hash"]) == ("3", "c0ffee")
+
+
+def test_a_secret_in_the_configuration_is_not_saved_and_does_not_hinder_a_resume(stage, tmp_path):
+    stage(first_iteration, logger=LoggerConfig(project="wandb-https://me:canary@host"))
+    assert "canary" not in (newest(tmp_path).folder / "standing.json").read_text()
 
 
 def test_a_checkpoint_knows_how_much_of_the_metrics_is_part_of_it(stage, tmp_path):
