@@ -11,4 +11,9 @@ bash scripts/bootstrap.sh
 if [[ "${1:-}" == --faults ]]; then
     exec .venv/bin/python -m pytest tests/faults -m "faults or real" "${@:2}"
 fi
-exec .venv/bin/python -m pytest "$@"
+if (($# > 0)); then
+    exec .venv/bin/python -m pytest "$@"
+fi
+.venv/bin/python -m pytest -n auto --maxprocesses 4 --dist loadfile -m "not real and not faults"
+# one after the other: each of these runs uses every core, and looks for what it leaves behind
+exec .venv/bin/python -m pytest -m "real and not faults" --durations 15
