@@ -313,7 +313,9 @@ def train_with_a_death(folder, point, *overrides):
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory):
-    return train(tmp_path_factory.mktemp("runs") / "local", "placement=local", *OVERRIDES)
+    run = train(tmp_path_factory.mktemp("runs") / "local", "placement=local", *OVERRIDES)
+    assert run.code == 0, run.output[-3000:]
+    return run
 
 
 @pytest.mark.real
