@@ -98,7 +98,7 @@ class Archive:
 
     def save(self, folder: Path) -> None:
         values, rows = self._buffer.state()
-        books = {iteration: dict(book) for iteration, book in self._books.items()}
+        books = {iteration: dict(sorted(book.items())) for iteration, book in sorted(self._books.items())}
         state = {"buffer": values, "books": books, "wasted": sorted(self._wasted)}
         (folder / LEDGER).write_text(json.dumps(self._ledger.state()), encoding="utf-8")
         save_file(flatten_rows(rows), folder / ROWS)

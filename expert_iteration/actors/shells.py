@@ -4,6 +4,8 @@ Heavy imports happen in the process that needs them, not in the driver that defi
 fail happens in `start`, because Ray only says of a failed `__init__` that the actor died.
 """
 
+import atexit
+import gc
 import multiprocessing
 import os
 import socket
@@ -50,6 +52,8 @@ class Shell:
         write_stacks_when_told()
         # semaphores of this context have no name, so an actor that is killed leaves none in /dev/shm
         multiprocessing.set_start_method("fork")
+        # a last collection of all that was imported takes seconds, for which the process outlives the run
+        atexit.register(gc.freeze)
 
     def pid(self) -> int:
         return os.getpid()
