@@ -28,7 +28,7 @@ class Archive:
 
     def __init__(self, config: RunConfig, run_dir: Path) -> None:
         self._buffer = RolloutBuffer(config)
-        self._log = RolloutLog(run_dir / "rollouts")
+        self._log = RolloutLog(run_dir / "rollouts", config.logger.tokens)
         self._ledger = Ledger()
         self._books: dict[int, Tally] = {}
         self._wasted: set[tuple[int, int]] = set()

@@ -15,6 +15,7 @@ from expert_iteration.faults import reach
 from expert_iteration.grading import Grader, Response, shaped
 from expert_iteration.sampling import Answered, Answers, Ask, demonstration, request
 from expert_iteration.second_chances import SecondChances, rationalised
+from expert_iteration.timeline import Timeline
 from expert_iteration.traces import fingerprint
 from expert_iteration.types import Group, Prompt, Rollout, Ticket, Verdict
 
@@ -50,12 +51,14 @@ class Collector:
         tokenizer: "PreTrainedTokenizerFast",
         sink: GroupSink,
         reference: Scorer | None,
+        timeline: Timeline | None = None,
     ) -> None:
         self._config = config
         self._engine = engine
         self._tokenizer = tokenizer
         self._sink = sink
         self._reference = reference
+        self._timeline = timeline or Timeline()
         self._grader = Grader(config.grading)
         self._algorithm = algorithm_of(config)
         self._objective = objective_of(config)
@@ -66,15 +69,20 @@ class Collector:
         if self._algorithm.source is Source.DATASET:
             self._sink.add(self._score(self._judge(self._demonstrations(tickets))))
             return
-        answers = Answers(self._config, self._engine)
+        answers, iteration = Answers(self._config, self._engine), tickets[0].iteration
         reach("collector.generate")
         answers.add([Ask(ticket) for ticket in tickets])
         while answers:
-            sorted_ = self._chances.sort(self._judge(answers.take()))
+            with self._timeline.span("generate", iteration):
+                answered = answers.take()
+            with self._timeline.span("grade", iteration):
+                sorted_ = self._chances.sort(self._judge(answered))
             answers.add(sorted_.again)
-            scored = self._score(sorted_.finished)
+            with self._timeline.span("score", iteration):
+                scored = self._score(sorted_.finished)
             reach("collector.store")
-            self._sink.add(scored, sorted_.wasted)
+            with self._timeline.span("store", iteration):
+                self._sink.add(scored, sorted_.wasted)
 
     def answer(
         self, prompts: Sequence[Prompt], temperature: float, seed: int
@@ -85,11 +93,13 @@ class Collector:
             for prompt in prompts
         ]
         reach("collector.generate")
-        futures = self._engine.submit(requests)
-        rollouts = [future.result(timeout=self._config.wait_limit)[0] for future in futures]
-        verdicts = self._grader.grade(
-            [response_of(prompt, rollout) for rollout, prompt in zip(rollouts, prompts, strict=True)]
-        )
+        with self._timeline.span("evaluate"):
+            futures = self._engine.submit(requests)
+            rollouts = [future.result(timeout=self._config.wait_limit)[0] for future in futures]
+        with self._timeline.span("grade"):
+            verdicts = self._grader.grade(
+                [response_of(prompt, rollout) for rollout, prompt in zip(rollouts, prompts, strict=True)]
+            )
         return list(zip(rollouts, verdicts, strict=True))
 
     def close(self) -> None:

@@ -406,6 +406,8 @@ class LoggerConfig:
     project: str = "expert-iteration"
     group: str | None = None
     name: str | None = None
+    tokens: bool = True
+    """Whether rollouts are written down with the id and log-prob of each token, about 12 bytes a token."""
 
 
 @dataclass

@@ -12,6 +12,7 @@ from expert_iteration.engine import Engine
 from expert_iteration.evaluation import Judged
 from expert_iteration.ledger import Ledger
 from expert_iteration.reference import ReferenceModel
+from expert_iteration.timeline import Timeline
 from expert_iteration.tokenizer import load_tokenizer, resolve_model
 from expert_iteration.trainer import Trainer
 from expert_iteration.types import Metrics, Pace, Prompt, Snapshot, Tally, Ticket
@@ -24,11 +25,12 @@ class LocalWorkers:
         config = resolve_model(config)
         device = config.placement.device.value
         self._archive = Archive(config, run_dir)
-        self._trainer = Trainer(config, device, self._archive)
+        self._trainer = Trainer(config, device, self._archive, timeline=Timeline(run_dir, "trainer 0"))
         self._engine = Engine(config.model, config.placement, config.seed, config.wait_limit)
         reference = ReferenceModel(config, device) if needs_reference(config) else None
         tokenizer = load_tokenizer(config.model)
-        self._collector = Collector(config, self._engine, tokenizer, self._archive, reference)
+        timeline = Timeline(run_dir, "collector 0")
+        self._collector = Collector(config, self._engine, tokenizer, self._archive, reference, timeline)
 
     async def collect(self, tickets: Sequence[Ticket]) -> None:
         await asyncio.to_thread(self._collector.collect, tickets)

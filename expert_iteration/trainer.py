@@ -12,6 +12,7 @@ from tensordict import TensorDictBase
 from expert_iteration.config import RunConfig
 from expert_iteration.faults import reach
 from expert_iteration.learner import Learner
+from expert_iteration.timeline import Timeline
 from expert_iteration.types import Metrics, Pace
 from expert_iteration.weights import EngineClient, push
 
@@ -27,12 +28,20 @@ class BatchSource(Protocol):
 
 
 class Trainer:
-    def __init__(self, config: RunConfig, device: str, source: BatchSource, rank: int = 0) -> None:
+    def __init__(
+        self,
+        config: RunConfig,
+        device: str,
+        source: BatchSource,
+        rank: int = 0,
+        timeline: Timeline | None = None,
+    ) -> None:
         self._ranks = config.placement.train.devices
         self._learner = Learner(config, device, self._ranks)
         self._engine_dtype = getattr(torch, config.model.engine_dtype.value)
         self._source = source
         self._rank = rank
+        self._timeline = timeline or Timeline()
 
     def learn(self, pace: Pace) -> Metrics:
         """Take the optimizer steps of `pace`.
@@ -41,10 +50,11 @@ class Trainer:
             the mean of each of the learner's metrics, but the sum of those in SUMS.
         """
         (start, end), steps = pace.progress, pace.steps
-        taken = [
-            self._learner.learn(rows, start + (end - start) * index / steps, pace.learning_rate)
-            for index, rows in enumerate(self._batches(pace.first_step, steps))
-        ]
+        taken = []
+        for index, rows in enumerate(self._batches(pace.first_step, steps)):
+            with self._timeline.span("learn"):
+                done = start + (end - start) * index / steps
+                taken.append(self._learner.learn(rows, done, pace.learning_rate))
         means = {key: fmean(metrics[key] for metrics in taken) for key in taken[0]}
         return means | {key: means[key] * steps for key in SUMS}
 
@@ -52,7 +62,8 @@ class Trainer:
         """Bring the trained weights to every engine, as policy `version`."""
         self._learner.version = version
         reach("trainer.push")
-        report = push(self._learner.named_weights(), engines, version, self._engine_dtype)
+        with self._timeline.span("push"):
+            report = push(self._learner.named_weights(), engines, version, self._engine_dtype)
         return {"push/seconds": report.seconds, "push/mebibytes": report.bytes / 2**20}
 
     def reset_optimizer(self) -> None:
@@ -73,7 +84,8 @@ class Trainer:
         with ThreadPoolExecutor(1) as fetcher:
             ahead = fetcher.submit(self._source.draw, first, self._rank, self._ranks)
             for step in range(first + 1, first + count + 1):
-                rows = ahead.result()
+                with self._timeline.span("draw"):
+                    rows = ahead.result()
                 if step < first + count:
                     ahead = fetcher.submit(self._source.draw, step, self._rank, self._ranks)
                 reach("trainer.step")

@@ -1,6 +1,7 @@
 """From ticket to buffer, with a fake engine, sink and reference."""
 
 from concurrent.futures import Future
+from dataclasses import replace
 
 import pytest
 import torch
@@ -176,6 +177,23 @@ def test_an_archive_counts_logs_and_remembers_what_arrived(tmp_path):
     assert restored.book(1) == archive.book(1)
     with pytest.raises(AssertionError, match="twice"):
         restored.add([group_again()])
+
+
+def test_what_is_saved_does_not_depend_on_the_order_of_arrival(tmp_path):
+    config, (first, second) = run_config(), tickets(2)
+    unsolvable = replace(second, prompt=replace(second.prompt, gold="9"))
+    saved = []
+    for order in ([first, unsolvable], [unsolvable, first]):
+        folder = tmp_path / f"begins_with_{order[0].group_id}"
+        archive = Archive(config, folder)
+        collector = Collector(config, FakeEngine(), load_tokenizer(config.model), archive, None)
+        for ticket in order:
+            collector.collect([ticket])
+        collector.close()
+        archive.save(folder)
+        saved.append({file.name: file.read_bytes() for file in folder.iterdir() if file.is_file()})
+    assert saved[0].keys() >= {"buffer.json", "buffer.safetensors", "ledger.json"}
+    assert saved[0] == saved[1]
 
 
 def test_what_a_killed_run_wrote_after_its_checkpoint_is_forgotten(tmp_path):

@@ -9,7 +9,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "expert_iteration"
 LAYERS = [
-    "choices faults",
+    "choices faults timeline",
     "config types scheduler confinement",
     "algorithms adaptive demo traces",
     "grading books output",
@@ -17,7 +17,7 @@ LAYERS = [
     "checks prompts tokenizer model_files losses advantages schedules ledger batching selection weights",
     "segment_trees frontier values health selector model guard moments checkpoint",
     "reporting weight_receiver vllm_start",
-    "visits samplers resuming engine learner reference evaluation",
+    "visits samplers resuming engine learner reference evaluation reports",
     "buffer",
     "archive sampling",
     "second_chances",

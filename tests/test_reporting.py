@@ -26,7 +26,7 @@ from expert_iteration.config import (
 )
 from expert_iteration.grading import GRADER_VERSION
 from expert_iteration.reporting import Reporter, RolloutLog, wilson
-from expert_iteration.reporting.jsonl import EventLog, encode, read_events, write_json
+from expert_iteration.reporting.jsonl import EventLog, encode, read_events, read_rows, write_json
 from expert_iteration.reporting.redact import REDACTED, redact
 from expert_iteration.reporting.text import duration, one_line
 from expert_iteration.reporting.wandb_logger import Limits, WandbLogger, make_wandb_logger
@@ -276,6 +276,14 @@ def test_every_rollout_is_written_with_its_verdict_and_its_fate(tmp_path: Path) 
     assert [row["answer_reward"] for row in rows] == [1.0, 0.25, None]
     assert [row["format_reward"] for row in rows] == [1.0, 0.5, 0.0]
     assert foreign_controls(path.read_bytes().decode("ascii")) == set()
+
+
+def test_tokens_are_written_down_on_request(tmp_path: Path) -> None:
+    group = make_group()
+    RolloutLog(tmp_path, with_tokens=True).write(group, dict.fromkeys(group.judged, "kept"))
+    rows = read_rows(tmp_path / "iteration_0002.jsonl")
+    assert [row["token_ids"] for row in rows] == [list(rollout.token_ids) for rollout in group.rollouts]
+    assert [len(row["log_probs"]) for row in rows] == [row["tokens"] for row in rows]
 
 
 def test_a_rollout_without_a_fate_is_an_error(tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ from expert_iteration.evaluation import Judged
 from expert_iteration.faults import reach
 from expert_iteration.ledger import Ledger
 from expert_iteration.output import redirect_output
+from expert_iteration.timeline import Timeline
 from expert_iteration.tokenizer import load_tokenizer
 from expert_iteration.types import Group, Metrics, Pace, Prompt, Snapshot, Tally, Ticket
 
@@ -48,6 +49,7 @@ class Shell:
     def __init__(self, run_dir: Path, name: str) -> None:
         """Prepare the process, before anything heavy is imported."""
         self._name = name
+        self._timeline = Timeline(run_dir, name)
         redirect_output(run_dir, name.replace(" ", "_"))
         write_stacks_when_told()
         # semaphores of this context have no name, so an actor that is killed leaves none in /dev/shm
@@ -124,7 +126,8 @@ class ReferenceActor(Shell):
 
     def log_probs(self, rows: "list[TensorDictBase]") -> list[Any]:
         reach("reference.score")
-        return self._started(self._reference).log_probs(rows)
+        with self._timeline.span("score"):
+            return self._started(self._reference).log_probs(rows)
 
 
 class CollectorActor(Shell):
@@ -154,7 +157,7 @@ class CollectorActor(Shell):
         tokenizer = load_tokenizer(config.model)
         sink = RemoteArchive(archive, limit)
         scorer = RemoteReference(references, limit) if references else None
-        collector = Collector(config, engine, tokenizer, sink, scorer)
+        collector = Collector(config, engine, tokenizer, sink, scorer, self._timeline)
         self._open.callback(collector.close)
         self._engine, self._collector = engine, collector
 
@@ -212,7 +215,7 @@ class TrainerActor(Shell):
                 world_size=self._config.placement.train.devices,
                 timeout=timedelta(seconds=self._config.wait_limit),
             )
-        self._trainer = Trainer(self._config, device.value, self._archive, self._rank)
+        self._trainer = Trainer(self._config, device.value, self._archive, self._rank, self._timeline)
 
     def learn(self, pace: Pace) -> Metrics:
         return self._trainer.learn(pace)

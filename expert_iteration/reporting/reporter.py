@@ -17,6 +17,7 @@ from expert_iteration.reporting.status import PhaseStatus, Status
 from expert_iteration.reporting.table import final_report
 from expert_iteration.reporting.versions import versions
 from expert_iteration.reporting.wandb_logger import WandbLogger, make_wandb_logger
+from expert_iteration.timeline import Timeline
 from expert_iteration.types import Metrics, Tally
 
 logger = logging.getLogger(__name__)
@@ -70,6 +71,7 @@ class Reporter:
         self._clock = clock
         self._status = Status(config.iterations, started=clock())
         self._view: View = make_view(stream or sys.stdout, self._status, clock)
+        self._timeline = Timeline(run_dir, "driver")
         self._resources = ExitStack()
         self._events: EventLog | None = None
         self._wandb: WandbLogger | None = None
@@ -222,7 +224,8 @@ class Reporter:
         phase = self._status.phases.pop(name, None)
         if phase is None:
             return
-        seconds = self._clock() - phase.started
+        seconds, now = self._clock() - phase.started, time.time()
+        self._timeline.add(name, phase.iteration, now - seconds, now)
         for total in (self._seconds_by_phase, self._seconds_to_log):
             total[name] = total.get(name, 0.0) + seconds
         self._view.phase_ended(phase, seconds)

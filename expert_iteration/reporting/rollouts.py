@@ -6,7 +6,7 @@ from typing import Any
 
 from expert_iteration.grading import GRADER_VERSION
 from expert_iteration.reporting.jsonl import encode, read_rows, replace_file
-from expert_iteration.types import Group
+from expert_iteration.types import Group, Rollout
 
 ABSTAINED = "abstained"
 """Fate of a rollout that the grader could not judge."""
@@ -18,9 +18,11 @@ class RolloutLog:
     A group is written in one piece, so several processes may share the folder.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, with_tokens: bool = False) -> None:
+        """With tokens, rows hold the response's `token_ids`, and log pi_old of each in nats."""
         folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
+        self._with_tokens = with_tokens
 
     def write(self, group: Group, fates: Mapping[int, str]) -> None:
         """Append the rollouts of `group`.
@@ -29,6 +31,8 @@ class RolloutLog:
             fates: rollout index -> ``kept``, or why not. Rollouts whose verdict abstains need none.
         """
         rows = [_row(group, i, fates) for i in range(len(group.rollouts))]
+        if self._with_tokens:
+            rows = [row | _tokens(rollout) for row, rollout in zip(rows, group.rollouts, strict=True)]
         path = self._folder / file_of(group.ticket.iteration)
         with path.open("ab", buffering=0) as file:
             file.write("".join(encode(row) for row in rows).encode("ascii"))
@@ -71,4 +75,11 @@ def _row(group: Group, i: int, fates: Mapping[int, str]) -> dict[str, Any]:
         "policy_version_end": rollout.version_end,
         "finish": rollout.finish.value,
         "tokens": len(rollout.token_ids),
+    }
+
+
+def _tokens(rollout: Rollout) -> dict[str, Any]:
+    return {
+        "token_ids": list(rollout.token_ids),
+        "log_probs": [round(log_prob, 3) for log_prob in rollout.log_probs],
     }
