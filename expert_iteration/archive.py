@@ -2,8 +2,11 @@
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import wraps
 from pathlib import Path
+from threading import Lock
+from typing import Concatenate, ParamSpec, TypeVar
 
 from safetensors.torch import load_file, save_file
 from tensordict import TensorDictBase
@@ -23,6 +26,21 @@ STATE = "buffer.json"
 LEDGER = "ledger.json"
 
 
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def _alone(method: "Callable[Concatenate[Archive, P], T]") -> "Callable[Concatenate[Archive, P], T]":
+    """Of all calls of such methods, one is served at a time: as in an actor, whatever thread calls."""
+
+    @wraps(method)
+    def served(self: "Archive", *args: P.args, **kwargs: P.kwargs) -> T:
+        with self._turn:
+            return method(self, *args, **kwargs)
+
+    return served
+
+
 class Archive:
     """Takes each group once, keeps what selection keeps, and writes everything down."""
 
@@ -31,9 +49,11 @@ class Archive:
         self._log = RolloutLog(run_dir / "rollouts", config.logger.tokens)
         self._ledger = Ledger()
         self._books: dict[int, Tally] = {}
+        self._turn = Lock()
         self._wasted: set[tuple[int, int]] = set()
         """(group, prompt) of the visits that were written down for groups that have yet to come."""
 
+    @_alone
     def add(
         self, groups: Sequence[tuple[Group, Sequence[TensorDictBase]]], wasted: Sequence[Group] = ()
     ) -> None:
@@ -64,13 +84,16 @@ class Archive:
         book.update(visit + count(group))
         book.update(Counter(str(fate) for fate in fates.values()))
 
+    @_alone
     def draw(self, step: int, rank: int, world_size: int) -> Sequence[TensorDictBase]:
         return self._buffer.draw(step, rank, world_size)
 
+    @_alone
     def set_version(self, version: int) -> None:
         """The engines hold policy `version` now: what grew too old leaves the buffer."""
         self._buffer.set_version(version)
 
+    @_alone
     def snapshot(self) -> Snapshot:
         totals: Tally = sum(self._books.values(), Counter())
         status = self._buffer.status()
@@ -84,18 +107,22 @@ class Archive:
             oldest_age=status.oldest_age,
         )
 
+    @_alone
     def book(self, iteration: int) -> Tally:
         """Counts of one iteration."""
         return self._books.get(iteration, Counter())
 
+    @_alone
     def ledger(self) -> Ledger:
         """What is known of each prompt."""
         return self._ledger
 
+    @_alone
     def missing(self, groups: int) -> list[int]:
         """Of the groups 0 .. `groups` - 1, those that have not arrived."""
         return self._buffer.missing(groups)
 
+    @_alone
     def save(self, folder: Path) -> None:
         values, rows = self._buffer.state()
         books = {iteration: dict(sorted(book.items())) for iteration, book in sorted(self._books.items())}
@@ -104,6 +131,7 @@ class Archive:
         save_file(flatten_rows(rows), folder / ROWS)
         (folder / STATE).write_text(json.dumps(state), encoding="utf-8")
 
+    @_alone
     def load(self, folder: Path) -> None:
         state = json.loads((folder / STATE).read_text(encoding="utf-8"))
         self._buffer.restore(state["buffer"], unflatten_rows(load_file(folder / ROWS)))

@@ -1,6 +1,7 @@
 """From ticket to buffer, with a fake engine, sink and reference."""
 
-from concurrent.futures import Future
+import sys
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
@@ -196,6 +197,21 @@ def test_what_is_saved_does_not_depend_on_the_order_of_arrival(tmp_path):
     assert saved[0] == saved[1]
 
 
+def test_groups_may_come_from_several_threads_at_once(tmp_path):
+    config = run_config()
+    archive, scored = Archive(config, tmp_path), collected(config, 60)
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(4) as threads:
+            adding = [threads.submit(archive.add, [one]) for one in scored]
+        for future in adding:
+            future.result()
+    finally:
+        sys.setswitchinterval(interval)
+    assert archive.snapshot().totals["kept"] == archive.snapshot().live == 60
+
+
 def test_what_a_killed_run_wrote_after_its_checkpoint_is_forgotten(tmp_path):
     config = run_config()
     archive = Archive(config, tmp_path)
@@ -227,9 +243,14 @@ def test_a_wasted_visit_is_booked_once_however_often_its_order_is_given(tmp_path
 
 
 def group_again():
+    return collected(run_config(), 1)[0]
+
+
+def collected(config, count):
+    """Groups with the rows of their answers, as a collector hands them over."""
     sink = FakeSink()
-    config = run_config()
     collector = Collector(config, FakeEngine(), load_tokenizer(config.model), sink, None)
-    collector.collect(tickets(1))
+    collector.collect(tickets(count))
     collector.close()
-    return sink.groups[0], sink.rows
+    rows = iter(sink.rows)
+    return [(group, [next(rows) for _ in group.rollouts]) for group in sink.groups]
