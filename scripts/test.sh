@@ -15,5 +15,5 @@ if (($# > 0)); then
     exec .venv/bin/python -m pytest "$@"
 fi
 .venv/bin/python -m pytest -n auto --maxprocesses 4 --dist loadfile -m "not real and not faults"
-# one after the other: each of these runs uses every core, and looks for what it leaves behind
-exec .venv/bin/python -m pytest -m "real and not faults" --durations 15
+# runs on Ray one after the other, and beside them those that stay in one process
+exec .venv/bin/python -m pytest -n 2 --dist loadgroup -m "real and not faults" --durations 15

@@ -17,7 +17,7 @@ from expert_iteration.engine import Engine, Request
 from expert_iteration.types import Finish, Rollout
 from expert_iteration.weights import pack, push
 
-pytestmark = pytest.mark.real
+pytestmark = [pytest.mark.real, pytest.mark.xdist_group("local")]
 
 MAX_LENGTH = 512
 LETTERS = tuple("abcdefghijklmnopqrstuvwxyz")

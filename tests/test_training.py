@@ -7,7 +7,7 @@ import pytest
 
 from tests.runs import SMALL, Finished, train, wait_until
 
-pytestmark = pytest.mark.real
+pytestmark = [pytest.mark.real, pytest.mark.xdist_group("ray")]
 
 
 def assert_clean(run):
@@ -131,24 +131,3 @@ def test_a_signal_saves_ends_with_0_and_leaves_no_process(tmp_path):
     assert_clean(run)
     assert run.summary["exit_reason"] == "stopped"
     assert list(folder.glob("checkpoints/step_*/manifest.json"))
-
-
-def test_an_interrupt_during_start_up_leaves_no_process(tmp_path):
-    folder = tmp_path / "run"
-
-    def interrupt_early(process):
-        assert wait_until((folder / "logs" / "collector_0.log").is_file, seconds=100)
-        process.send_signal(signal.SIGINT)
-
-    run = train(folder, *SMALL, interfere=interrupt_early)
-    assert run.code != 0
-    assert run.survivors == []
-    assert run.shared_memory == set()
-
-
-def test_an_error_in_an_actor_is_said_in_one_line_and_leaves_no_process(tmp_path):
-    run = train(tmp_path / "run", *SMALL, "placement.infer.kv_cache_mib=1")
-    assert run.code == 2
-    assert "placement.infer.kv_cache_mib 1" in run.output.splitlines()[-1]
-    assert run.survivors == []
-    assert run.shared_memory == set()

@@ -318,6 +318,7 @@ def undisturbed(tmp_path_factory):
     return run
 
 
+@pytest.mark.faults
 @pytest.mark.real
 def test_a_run_whose_collector_dies_ends_as_if_it_had_not(tmp_path, undisturbed):
     """It dies in the second iteration, when the first of three orders is under way."""
