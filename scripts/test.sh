@@ -15,5 +15,5 @@ if (($# > 0)); then
     exec .venv/bin/python -m pytest "$@"
 fi
 .venv/bin/python -m pytest -n auto --maxprocesses 4 --dist loadfile -m "not real and not faults"
-# runs on Ray one after the other, and beside them those that stay in one process
-exec .venv/bin/python -m pytest -n 2 --dist loadgroup -m "real and not faults" --durations 15
+# those of one file one after the other: most runs on Ray are in one, those in one process in others
+exec .venv/bin/python -m pytest -n 2 --dist loadfile -m "real and not faults" --durations 15

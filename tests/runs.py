@@ -69,7 +69,7 @@ def train(
         env: adds to the environment.
         largest_file: bytes after which a file takes no more, as on a disk that is full.
     """
-    mark, shared_memory, before = uuid.uuid4().hex, _shared_memory(), set(_actors())
+    mark, shared_memory = uuid.uuid4().hex, _shared_memory()
     process = subprocess.Popen(
         [sys.executable, str(ROOT / "scripts" / "train.py"), *overrides, f"hydra.run.dir={folder}"],
         cwd=ROOT,
@@ -79,14 +79,15 @@ def train(
         stderr=subprocess.STDOUT,
         text=True,
     )
-    if interfere is not None:
-        interfere(process)
-    output, _ = process.communicate(timeout=300)
+    try:
+        if interfere is not None:
+            interfere(process)
+        output, _ = process.communicate(timeout=300)
+    finally:
+        process.kill()  # no effect on one that has ended
 
     def survivors() -> list[str]:
-        # what stays in one process starts no actor: those that are there belong to a test beside this one
-        actors = {} if "placement=local" in overrides else _actors()
-        return _processes_with(mark) + [title for pid, title in actors.items() if pid not in before]
+        return _processes_with(mark) + _actors(mark)
 
     wait_until(lambda: not survivors(), seconds=10)
     return Finished(folder, process.returncode, output, survivors(), _shared_memory() - shared_memory)
@@ -114,7 +115,7 @@ def _shared_memory() -> set[str]:
     there, used = {path.name for path in Path("/dev/shm").iterdir()}, set[str]()
     for process in Path("/proc").glob("[0-9]*"):
         try:
-            opened = [os.readlink(link) for link in (process / "fd").iterdir()]
+            opened = [str(link.readlink()) for link in (process / "fd").iterdir()]
             mapped = (process / "maps").read_text().splitlines()
         except OSError:
             continue  # it ended meanwhile
@@ -122,16 +123,18 @@ def _shared_memory() -> set[str]:
     return there - used
 
 
-def _actors() -> dict[int, str]:
-    """Titles of Ray's processes, which overwrite the environment that /proc shows, by number."""
-    found = {}
+def _actors(mark: str) -> list[str]:
+    """Titles of Ray's processes whose parent has `mark` or is gone; their own environment is overwritten."""
+    found = []
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             title = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            parent = (folder / "stat").read_text().rpartition(")")[2].split()[1]
+            ours = parent == "1" or mark.encode() in Path(f"/proc/{parent}/environ").read_bytes()
         except OSError:
             continue  # it ended meanwhile
-        if title.startswith("ray::"):
-            found[int(folder.name)] = title.strip()
+        if title.startswith("ray::") and ours:
+            found.append(title.strip())
     return found
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from tests.runs import SMALL, Finished, train
 
-pytestmark = [pytest.mark.real, pytest.mark.xdist_group("local")]
+pytestmark = pytest.mark.real
 
 ALL_STATE = (
     *(*SMALL, "iterations=3", "algorithm=rejection", "algorithm.accumulate=true", "task.limit=60"),

@@ -422,7 +422,6 @@ def hostile_rows(folder: Path) -> str:
 
 
 @pytest.mark.real
-@pytest.mark.xdist_group("local")
 def test_a_run_with_hostile_data_and_a_hostile_model_leaks_nothing_runs_nothing_and_calls_nobody(
     tmp_path: Path, mark: Path, canaries: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -523,7 +522,6 @@ LOOPBACK = {"0100007F", "0000000000000000FFFF00000100007F", "0000000000000000000
 
 
 @pytest.mark.real
-@pytest.mark.xdist_group("ray")
 def test_a_stranger_cannot_join_the_ray_of_a_run(canaries: dict[str, str]) -> None:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     host = subprocess.Popen(

@@ -7,7 +7,7 @@ import pytest
 
 from tests.runs import SMALL, Finished, train, wait_until
 
-pytestmark = [pytest.mark.real, pytest.mark.xdist_group("ray")]
+pytestmark = pytest.mark.real
 
 
 def assert_clean(run):

@@ -339,7 +339,6 @@ def test_the_script_without_a_file_says_so_in_one_line(tmp_path: Path) -> None:
 
 
 @pytest.mark.real
-@pytest.mark.xdist_group("local")
 def test_values_are_estimated_and_trained_from(tmp_path: Path) -> None:
     overrides = ("algorithm=a_star_po", "placement=local", *DEMO, f"values.path={tmp_path / 'values.json'}")
     code, output = call(tmp_path / "values", *overrides)
