@@ -89,8 +89,11 @@ def train(
     def survivors() -> list[str]:
         return _processes_with(mark) + _actors(mark)
 
-    wait_until(lambda: not survivors(), seconds=10)
-    return Finished(folder, process.returncode, output, survivors(), _shared_memory() - shared_memory)
+    def left() -> set[str]:
+        return _shared_memory() - shared_memory
+
+    wait_until(lambda: not survivors() and not left(), seconds=10)
+    return Finished(folder, process.returncode, output, survivors(), left())
 
 
 def _prepare(largest_file: int) -> None:
