@@ -115,15 +115,17 @@ def wait_until(condition: Callable[[], bool], seconds: float) -> bool:
 
 def _shared_memory() -> set[str]:
     """Names in /dev/shm that no process has open or mapped."""
-    there, used = {path.name for path in Path("/dev/shm").iterdir()}, set[str]()
+    used = set[int]()
     for process in Path("/proc").glob("[0-9]*"):
         try:
-            opened = [str(link.readlink()) for link in (process / "fd").iterdir()]
-            mapped = (process / "maps").read_text().splitlines()
+            maps = (process / "maps").read_text().splitlines()
+            opened = [link for link in (process / "fd").iterdir() if "/dev/shm/" in str(link.readlink())]
+            used |= {link.stat().st_ino for link in opened}
         except OSError:
             continue  # it ended meanwhile
-        used |= {line.partition("/dev/shm/")[2].split(" ")[0] for line in [*opened, *mapped]}
-    return there - used
+        # a named semaphore is mapped under a name that it had before
+        used |= {int(line.split()[4]) for line in maps if "/dev/shm/" in line}
+    return {path.name for path in Path("/dev/shm").iterdir() if path.stat().st_ino not in used}
 
 
 def _actors(mark: str) -> list[str]:
