@@ -9,6 +9,7 @@ import sys
 import time
 import uuid
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -115,7 +116,10 @@ def wait_until(condition: Callable[[], bool], seconds: float) -> bool:
 
 def _shared_memory() -> set[str]:
     """Names in /dev/shm that no process has open or mapped."""
-    used = set[int]()
+    there, used = dict[str, int](), set[int]()
+    for path in Path("/dev/shm").iterdir():
+        with suppress(FileNotFoundError):
+            there[path.name] = path.stat().st_ino
     for process in Path("/proc").glob("[0-9]*"):
         try:
             maps = (process / "maps").read_text().splitlines()
@@ -125,7 +129,7 @@ def _shared_memory() -> set[str]:
             continue  # it ended meanwhile
         # a named semaphore is mapped under a name that it had before
         used |= {int(line.split()[4]) for line in maps if "/dev/shm/" in line}
-    return {path.name for path in Path("/dev/shm").iterdir() if path.stat().st_ino not in used}
+    return {name for name, inode in there.items() if inode not in used}
 
 
 def _actors(mark: str) -> list[str]:
