@@ -17,13 +17,16 @@ from expert_iteration.choices import (
     Start,
 )
 from expert_iteration.config import ConfigError, RunConfig, members_of
-from expert_iteration.data.settings import task_problems
+from expert_iteration.rounds import round_minima, round_problems
 
 RUN_NAME = re.compile(r"(?!\.+\Z)[A-Za-z0-9._-]{1,64}")
 
 
-def from_hydra(composed: DictConfig) -> RunConfig:
+def from_hydra(composed: DictConfig, gpus: int | None = None) -> RunConfig:
     """Turn a composed config into a checked `RunConfig`.
+
+    Args:
+        gpus: of the machine that it is for; None: those of this one.
 
     Raises:
         ConfigError: a value is missing, has the wrong type, or a combination cannot work.
@@ -32,16 +35,19 @@ def from_hydra(composed: DictConfig) -> RunConfig:
         config = cast(RunConfig, OmegaConf.to_object(composed))
     except OmegaConfBaseException as error:
         raise ConfigError(f"{error.full_key}: {str(error).splitlines()[0]}") from error
-    check(config)
+    check(config, gpus)
     return config
 
 
-def check(config: RunConfig) -> None:
-    """Refuse what cannot work, before any model is loaded.
+def check(config: RunConfig, gpus: int | None = None) -> None:
+    """Refuse what cannot work on a machine with `gpus` (None: this one), before any model is loaded.
 
     Raises:
         ConfigError: naming the keys, their values and the remedy.
     """
+    # the styles of answers come with the whole grader, which --help and --cfg do without
+    from expert_iteration.data.settings import task_problems
+
     for key, value, low in _minima(config):
         if value is not None and not low <= value < math.inf:
             raise ConfigError(f"{key} ({value}) must be a finite number, at least {low}.")
@@ -51,8 +57,9 @@ def check(config: RunConfig) -> None:
         *_reward_problems(config),
         *_batch_problems(config),
         *_mode_problems(config),
-        *_placement_problems(config),
+        *_placement_problems(config, gpus_here() if gpus is None else gpus),
         *_name_problems(config),
+        *round_problems(config),
     ):
         raise ConfigError(problem)
 
@@ -84,6 +91,8 @@ def _minima(config: RunConfig) -> list[tuple[str, float | None, float]]:
         ("prompts.retry_every", config.prompts.retry_every, 1),
         ("health.temperature_factor", config.health.temperature_factor, 1),
         ("health.patience", config.health.patience, 1),
+        ("health.verify_push_every", config.health.verify_push_every, 0),
+        ("health.max_mismatch", config.health.max_mismatch, 0),
         ("sampling.max_tokens", config.sampling.max_tokens, 1),
         ("grading.workers", config.grading.workers, 1),
         ("grading.deadline", config.grading.deadline, 0.1),
@@ -110,10 +119,12 @@ def _minima(config: RunConfig) -> list[tuple[str, float | None, float]]:
         ("placement.reference.devices", config.placement.reference.devices, 1),
         ("eval.every", config.eval.every, 0),
         ("eval.limit", config.eval.limit, 1),
+        *round_minima(config.eval),
         ("checkpoint.every", config.checkpoint.every, 0),
         ("checkpoint.keep_last", config.checkpoint.keep_last, 2),
         ("optimizer.spike_factor", config.optimizer.spike_factor, 1),
         ("optimizer.max_skipped", config.optimizer.max_skipped, 1),
+        ("logger.rollout_rows", config.logger.rollout_rows, 0),
         ("ray.max_restarts", config.ray.max_restarts, 0),
     ]
 
@@ -239,7 +250,7 @@ def _mode_problems(config: RunConfig) -> list[str]:
     return found
 
 
-def _placement_problems(config: RunConfig) -> list[str]:
+def _placement_problems(config: RunConfig, there: int) -> list[str]:
     placement, found = config.placement, []
     ranks = {
         "placement.train.devices": placement.train.devices,
@@ -256,7 +267,7 @@ def _placement_problems(config: RunConfig) -> list[str]:
             f"placement.infer.tensor_parallel ({placement.infer.tensor_parallel}) needs as many GPUs, but "
             "placement.shared is true; use placement=split."
         )
-    if placement.device is Device.cuda and (needed := gpus_needed(config)) > (there := gpus_here()):
+    if placement.device is Device.cuda and (needed := gpus_needed(config)) > there:
         found.append(
             f"placement needs {needed} GPUs (train {placement.train.devices}, infer "
             f"{placement.infer.replicas} x {placement.infer.tensor_parallel}, reference "

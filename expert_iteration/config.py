@@ -364,8 +364,16 @@ class EvalConfig:
     """Iterations between evaluations; 0: only at start and end."""
     limit: int | None = 300
     """Questions of the evaluation set that are used; null: all."""
-    seed: int = 0
-    """Of the sampled pass@1; the same questions and seeds in every evaluation."""
+    samples: int = 1
+    """Sampled answers to each question, for each of `temperatures` and of `seeds`."""
+    ks: list[int] | None = None
+    """k of pass@k and maj@k; null: 1 and `samples`."""
+    temperatures: list[float] | None = None
+    """Of the sampled answers; null: sampling.temperature. Metrics that name none belong to the first."""
+    seeds: list[int] = field(default_factory=lambda: [0])
+    """Of the sampled answers; the same questions and seeds in every evaluation."""
+    against: str | None = None
+    """Folder of another evaluation of the same questions, with which scripts/evaluate.py compares."""
 
 
 @dataclass
@@ -386,6 +394,12 @@ class HealthConfig:
     """What counts as better."""
     measure_kl: bool = False
     """Report the KL to the initial model (`loss/kl`) even where no loss reads it; needs a reference."""
+    verify_push_every: int = 10
+    """Pushes from one to the next after which engines and trainer must agree on what the engines sample: the
+    first is verified, and the run stops where they do not. 0: none is."""
+    max_mismatch: float | None = None
+    """Mean difference of their log-probs that is still agreement, in nats; null: what rounding explains, by
+    model.engine_dtype, model.dtype and model.autocast."""
 
 
 @dataclass
@@ -404,8 +418,16 @@ class CheckpointConfig:
 class LoggerConfig:
     wandb: WandbMode = WandbMode.disabled
     project: str = "expert-iteration"
+    """wandb's, like the next two."""
     group: str | None = None
+    """null: the name of the sweep's folder, if the run is part of one."""
     name: str | None = None
+    """null: that of the run's folder. In a sweep, the number of the job is put behind it."""
+    tensorboard: bool = False
+    rollout_rows: int = 20
+    """Rollouts of each iteration that are shown to wandb and TensorBoard, drawn at random."""
+    report: bool = True
+    """Whether a run that finishes writes report.html."""
     tokens: bool = True
     """Whether rollouts are written down with the id and log-prob of each token, about 12 bytes a token."""
 

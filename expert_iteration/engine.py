@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeAlias, TypeVar
 from expert_iteration.config import ModelConfig, PlacementConfig
 from expert_iteration.types import Finish, Rollout
 from expert_iteration.vllm_start import start_vllm
-from expert_iteration.weights import Bucket
+from expert_iteration.weights import Bucket, refuse_damaged
 
 if TYPE_CHECKING:
     from vllm import CompletionOutput, RequestOutput, SamplingParams
@@ -124,12 +124,21 @@ class Engine:
             raise TimeoutError(f"the engine left {len(late)} of {len(futures)} groups undone in {limit} s.")
         return [future.result() for future in futures]
 
+    def sample(self, requests: Sequence[Request]) -> dict[str, list[Rollouts]]:
+        """The same by name of the engine, as for several engines; within its `wait_limit`."""
+        return {"engine": self.generate(requests, self._wait_limit)}
+
     def start_update(self, version: int) -> None:
         """Stop sampling, and expect all weights of policy `version`."""
         self._do(self._start_update, version)
 
     def receive(self, bucket: Bucket) -> None:
-        """Load some of the new weights."""
+        """Load some of the new weights.
+
+        Raises:
+            DamagedWeights: they are not those that were sent.
+        """
+        refuse_damaged(bucket)
         self._do(self._call_workers, "update_weights", update_info={"bucket": bucket})
 
     def finish_update(self) -> None:

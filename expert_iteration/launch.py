@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import hydra
+from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
@@ -16,6 +17,8 @@ from omegaconf import DictConfig, OmegaConf
 from expert_iteration.checks import from_hydra
 from expert_iteration.config import ConfigError, RunConfig, register_schema
 from expert_iteration.sessions import run
+from expert_iteration.sweeps.callback import Sweeping
+from expert_iteration.sweeps.jobs import STOPPED, forget_error, has_begun, note_error, objective
 
 EXIT_ERROR = 1
 EXIT_CONFIGURATION = 2
@@ -46,28 +49,59 @@ def command(work: Callable[[RunConfig, Path], object]) -> None:
     register()
     codes: list[int] = []
 
-    def job(composed: DictConfig) -> None:
+    def job(composed: DictConfig) -> float | None:
+        register()  # once more: a launcher may have sent the job to another process
+        run_dir = Path(HydraConfig.get().runtime.output_dir)
+        sweeps = HydraConfig.get().mode is RunMode.MULTIRUN
+        forget_error(run_dir)
         try:
-            work(from_hydra(composed), Path(HydraConfig.get().runtime.output_dir))
+            outcome = work(from_hydra(composed), run_dir)
         except Exception as error:
             codes.append(explain(error))
-            if HydraConfig.get().mode is RunMode.MULTIRUN:
+            note_error(run_dir, error)
+            if sweeps:
                 raise  # the other jobs of the sweep go on, and Hydra fails it in the end
             raise SystemExit(codes[0]) from None
+        if sweeps and outcome == STOPPED:
+            raise SystemExit(0)  # the signal was for the whole sweep
+        return objective(run_dir)
 
     try:
         hydra.main(version_base="1.3", config_path=str(config_folder()), config_name="train")(job)()
     except SystemExit as stop:
         # Hydra exits with 1 when it cannot compose the configuration
-        composed_badly = stop.code == 1 and not codes
+        composed_badly = stop.code == 1 and not codes and not begun_jobs()
         raise SystemExit(codes[0] if codes else EXIT_CONFIGURATION if composed_badly else stop.code) from None
+    finally:
+        if begun_jobs():
+            report_sweep()
+
+
+def begun_jobs() -> bool:
+    """Whether this process has begun a sweep, and a job of it has a folder."""
+    return Sweeping.folder is not None and has_begun(Sweeping.folder)
+
+
+def report_sweep() -> None:
+    """Write the report of the sweep that this process began, however it ended."""
+    from expert_iteration.reports.sweep import write_sweep_report
+
+    assert Sweeping.folder is not None
+    page, *_ = write_sweep_report(Sweeping.folder)
+    sys.stdout.write(f"sweep report: {page}\n")
 
 
 def register() -> None:
     """Tell Hydra of the schema and of the resolvers that the yaml files use."""
     register_schema()
+    # Hydra copies its sources, and so this store, for each group that --help lists: half of its time
+    ConfigStore.instance().__dict__["__deepcopy__"] = _the_store
     OmegaConf.register_new_resolver("first", lambda *values: next(v for v in values if v), replace=True)
     OmegaConf.register_new_resolver("min", lambda *values: min(values), replace=True)
+
+
+def _the_store(_: object) -> ConfigStore:
+    return ConfigStore.instance()
 
 
 def explain(error: Exception) -> int:

@@ -53,8 +53,8 @@ class LocalWorkers:
     async def learn(self, pace: Pace) -> Metrics:
         return await asyncio.to_thread(self._trainer.learn, pace)
 
-    async def publish(self, version: int) -> Metrics:
-        metrics = await asyncio.to_thread(self._trainer.publish, [self._engine], version)
+    async def publish(self, version: int, probes: Sequence[tuple[int, ...]] = ()) -> Metrics:
+        metrics = await asyncio.to_thread(self._trainer.publish, [self._engine], version, probes)
         self._archive.set_version(version)
         return metrics
 

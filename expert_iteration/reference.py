@@ -7,6 +7,7 @@ from itertools import groupby
 import torch
 from tensordict import TensorDictBase
 from torch import Tensor
+from transformers import PreTrainedModel
 
 from expert_iteration.batching import GROUP_ID, micro_batches
 from expert_iteration.config import RunConfig
@@ -28,16 +29,18 @@ class ReferenceModel:
         batches of other shapes, and which groups arrive together is a matter of time.
         """
         groups = groupby(rows, key=lambda row: int(row[GROUP_ID]))
-        return [score for _, group in groups for score in self._score(list(group))]
+        return [score for _, group in groups for score in score_rows(self.model, list(group), self._config)]
 
-    @torch.no_grad()
-    def _score(self, rows: Sequence[TensorDictBase]) -> list[Tensor]:
-        scores: dict[int, Tensor] = {}
-        for cut in micro_batches(rows, self._config.micro_batch_tokens):
-            batch = cut.to(self.model.device)
-            logprobs_BT = torch.zeros(batch.tokens_BT.shape, device=self.model.device)
-            logprobs_N, _ = response_log_probs(self.model, batch, self._config.model.autocast)
-            logprobs_BT[batch.row_N, batch.position_N] = logprobs_N
-            padded = zip(cut.index, cut.lengths_B.tolist(), logprobs_BT.cpu(), strict=True)
-            scores |= {index: row_T[:length].clone() for index, length, row_T in padded}
-        return [scores[index] for index in range(len(rows))]
+
+@torch.no_grad()
+def score_rows(model: PreTrainedModel, rows: Sequence[TensorDictBase], config: RunConfig) -> list[Tensor]:
+    """Log-probs of the response tokens of each row under `model`, as `ReferenceModel.log_probs` has them."""
+    scores: dict[int, Tensor] = {}
+    for cut in micro_batches(rows, config.micro_batch_tokens):
+        batch = cut.to(model.device)
+        logprobs_BT = torch.zeros(batch.tokens_BT.shape, device=model.device)
+        logprobs_N, _ = response_log_probs(model, batch, config.model.autocast)
+        logprobs_BT[batch.row_N, batch.position_N] = logprobs_N
+        padded = zip(cut.index, cut.lengths_B.tolist(), logprobs_BT.cpu(), strict=True)
+        scores |= {index: row_T[:length].clone() for index, length, row_T in padded}
+    return [scores[index] for index in range(len(rows))]

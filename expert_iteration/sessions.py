@@ -58,7 +58,13 @@ def run(config: RunConfig, run_dir: Path) -> str:
         data = load_data(config, load_tokenizer(resolve_model(config).model))
         if needs_values(config):
             data = with_values(config, data)
-        return asyncio.run(_run(config, run_dir, data, reporter))
+        outcome = asyncio.run(_run(config, run_dir, data, reporter))
+        if config.logger.report and outcome == "finished":
+            from expert_iteration.reports.apart import report_apart
+
+            if page := report_apart(run_dir):
+                reporter.note(f"report     {page}")
+        return outcome
 
 
 @contextmanager

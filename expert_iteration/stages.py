@@ -22,6 +22,7 @@ from expert_iteration.prompts import Data
 from expert_iteration.reporting import Collecting, Phase, Reporter
 from expert_iteration.reporting.redact import redact
 from expert_iteration.reporting.rollouts import file_of
+from expert_iteration.rounds import rounds_of
 from expert_iteration.scheduler import Backlog, Progress, Stopped
 from expert_iteration.types import Metrics, Pace, Prompt, Snapshot, Tally, Verdict
 from expert_iteration.visits import Visits
@@ -29,6 +30,9 @@ from expert_iteration.workers import Workers
 
 LOOK_EVERY = 1.0
 """Seconds between looks at the buffer while groups are collected."""
+
+PROBES = 8
+"""Held-out prompts that verify a push."""
 
 logger = logging.getLogger(__name__)
 
@@ -75,7 +79,8 @@ class Run:
         with self._reporter.phase("load"):
             await self._workers.load(self._saved.folder)
             self._recall(self._saved.standing.run)
-            await self._workers.publish(self.progress.version)
+            # new engines: what they make of the weights was not verified yet, whatever the version
+            await self._workers.publish(self.progress.version, self._probes(1))
         self._collecting.look((await self._workers.snapshot()).totals)
 
     async def collect(self, group_ids: Sequence[int]) -> None:
@@ -125,9 +130,16 @@ class Run:
         reach("driver.publish")
         self._end_learning()
         with self._reporter.phase("publish", iteration=self._iteration):
-            metrics = await self._workers.publish(version)
+            metrics = await self._workers.publish(version, self._probes(version))
         metrics["policy/version"] = float(version)
         self._reporter.log(metrics, self._iteration, self.progress.steps)
+
+    def _probes(self, version: int) -> list[tuple[int, ...]]:
+        """Prompts that verify the push of `version`; none unless its turn has come."""
+        every = self._config.health.verify_push_every
+        if every == 0 or (version - 1) % every:
+            return []
+        return [prompt.token_ids for prompt in self._held_out[:PROBES]]
 
     async def finish_iteration(self, iteration: int) -> None:
         """Count, evaluate and save; `iteration` is complete, 1 is the first."""
@@ -213,8 +225,9 @@ class Run:
             verdicts.extend(verdict for _, verdict in judged)
             return judged
 
-        with self._reporter.phase("evaluate", 2 * len(self._held_out), iteration):
-            metrics = await evaluate(answer, self._held_out, config.sampling.temperature, config.eval.seed)
+        answers = len(rounds_of(config)) * len(self._held_out)
+        with self._reporter.phase("evaluate", answers, iteration):
+            metrics = await evaluate(answer, self._held_out, config)
         self._log(metrics, iteration, self.progress.steps)
         reasons = Counter(verdict.reason for verdict in verdicts if verdict.abstains).most_common(3)
         self._warn_of_abstentions(

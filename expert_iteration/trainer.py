@@ -8,13 +8,16 @@ from typing import Protocol
 
 import torch
 from tensordict import TensorDictBase
+from torch import Tensor
 
+from expert_iteration.agreement import Mismatch, Sampler, TokenIds, verify
 from expert_iteration.config import RunConfig
 from expert_iteration.faults import reach
 from expert_iteration.learner import Learner
+from expert_iteration.reference import score_rows
 from expert_iteration.timeline import Timeline
 from expert_iteration.types import Metrics, Pace
-from expert_iteration.weights import EngineClient, push
+from expert_iteration.weights import DamagedWeights, EngineClient, push
 
 SUMS = ("train/skipped", "train/spikes", "train/tokens")
 
@@ -27,6 +30,10 @@ class BatchSource(Protocol):
         ...
 
 
+class Published(EngineClient, Sampler, Protocol):
+    """Engines that take weights, and show what they do with them."""
+
+
 class Trainer:
     def __init__(
         self,
@@ -36,6 +43,7 @@ class Trainer:
         rank: int = 0,
         timeline: Timeline | None = None,
     ) -> None:
+        self._config = config
         self._ranks = config.placement.train.devices
         self._learner = Learner(config, device, self._ranks)
         self._engine_dtype = getattr(torch, config.model.engine_dtype.value)
@@ -58,13 +66,27 @@ class Trainer:
         means = {key: fmean(metrics[key] for metrics in taken) for key in taken[0]}
         return means | {key: means[key] * steps for key in SUMS}
 
-    def publish(self, engines: Sequence[EngineClient], version: int) -> Metrics:
-        """Bring the trained weights to every engine, as policy `version`."""
+    def publish(self, engines: Sequence[Published], version: int, probes: Sequence[TokenIds] = ()) -> Metrics:
+        """Bring the trained weights to every engine, as policy `version`.
+
+        Where there are `probes`, prompts with room for an answer, the push is verified by them.
+
+        Raises:
+            Mismatch: an engine does not hold what the trainer does.
+        """
         self._learner.version = version
         reach("trainer.push")
+        weights, checked = self._learner.named_weights(), bool(probes)
         with self._timeline.span("push"):
-            report = push(self._learner.named_weights(), engines, version, self._engine_dtype)
-        return {"push/seconds": report.seconds, "push/mebibytes": report.bytes / 2**20}
+            try:
+                report = push(weights, engines, version, self._engine_dtype, checksums=checked)
+            except DamagedWeights as error:
+                raise Mismatch(str(error)) from error
+        metrics = {"push/seconds": report.seconds, "push/mebibytes": report.bytes / 2**20}
+        if checked:
+            with self._timeline.span("verify"):
+                metrics |= verify(engines, self._score, probes, version, self._config)
+        return metrics
 
     def reset_optimizer(self) -> None:
         self._learner.reset_optimizer()
@@ -78,6 +100,9 @@ class Trainer:
 
     def load(self, folder: Path) -> None:
         self._learner.load(folder)
+
+    def _score(self, rows: Sequence[TensorDictBase]) -> list[Tensor]:
+        return score_rows(self._learner.model, rows, self._config)
 
     def _batches(self, first: int, count: int) -> Iterator[Sequence[TensorDictBase]]:
         """Shards of `count` steps; the next one is fetched while the caller works on this one."""

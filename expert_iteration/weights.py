@@ -5,8 +5,9 @@ Knows nothing of vLLM or Ray, so that a trainer imports it at no cost and any tr
 
 import time
 import weakref
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -32,6 +33,12 @@ class Bucket:
     offsets: tuple[int, ...]
     """Byte at which each tensor starts in `data`."""
     data: NDArray[np.uint8]
+    checksum: int | None = None
+    """`checksum_of` the rest, as it was sent; None: nobody checks."""
+
+
+class DamagedWeights(RuntimeError):
+    """A bucket is not what was sent. Its only argument is the message, so that it can be pickled."""
 
 
 class EngineClient(Protocol):
@@ -57,6 +64,7 @@ def push(
     version: int,
     dtype: torch.dtype,
     bucket_bytes: int = BUCKET_BYTES,
+    checksums: bool = False,
 ) -> PushReport:
     """Replace the weights of every client by `named_tensors`, as policy `version`.
 
@@ -66,17 +74,41 @@ def push(
     Args:
         named_tensors: full (unsharded) tensors under their Hugging Face names.
         dtype: what the engines compute in; floating-point tensors are cast to it.
+        checksums: have the engines compare each bucket with what was sent.
+
+    Raises:
+        DamagedWeights: a bucket arrived that was not sent so.
     """
     begun, size, count = time.perf_counter(), 0, 0
     for client in clients:
         client.start_update(version)
     for bucket in pack(named_tensors, dtype, bucket_bytes):
         size, count = size + bucket.data.nbytes, count + 1
+        if checksums:
+            bucket = replace(bucket, checksum=checksum_of(bucket))
         for client in clients:
             client.receive(bucket)
     for client in clients:
         client.finish_update()
     return PushReport(time.perf_counter() - begun, size, count)
+
+
+def checksum_of(bucket: Bucket) -> int:
+    """CRC-32 of what a bucket holds and of how it is to be read."""
+    labels = repr((bucket.names, bucket.dtypes, bucket.shapes, bucket.offsets))
+    return zlib.crc32(bucket.data.data, zlib.crc32(labels.encode()))
+
+
+def refuse_damaged(bucket: Bucket) -> None:
+    """
+    Raises:
+        DamagedWeights: its checksum is not the one that it was sent with.
+    """
+    if bucket.checksum is not None and (found := checksum_of(bucket)) != bucket.checksum:
+        raise DamagedWeights(
+            f"the weights {bucket.names[0]} to {bucket.names[-1]} arrived with the checksum {found:08x}, but "
+            f"were sent with {bucket.checksum:08x}; check the memory and the network, then push all again."
+        )
 
 
 def pack(

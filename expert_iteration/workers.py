@@ -34,8 +34,11 @@ class Workers(Protocol):
 
     async def learn(self, pace: Pace) -> Metrics: ...
 
-    async def publish(self, version: int) -> Metrics:
-        """Push the trained weights to every engine, then let the buffer drop what is too old."""
+    async def publish(self, version: int, probes: Sequence[tuple[int, ...]] = ()) -> Metrics:
+        """Push the trained weights to every engine, then let the buffer drop what is too old.
+
+        Where there are `probes`, the tokens of some prompts, the push is verified by answers to them.
+        """
         ...
 
     async def reset_optimizer(self) -> None: ...

@@ -5,7 +5,6 @@ file, which a training run with the same overrides reads. A second call goes on 
 """
 
 import sys
-import time
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
@@ -15,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from expert_iteration.config import RunConfig
 from expert_iteration.launch import command
-from expert_iteration.reporting.text import duration
+from expert_iteration.reporting.progress import Progress
 from expert_iteration.sessions import termination_as_exit
 
 if TYPE_CHECKING:
@@ -23,8 +22,6 @@ if TYPE_CHECKING:
     from expert_iteration.values import Samples
 
 EXIT_INTERRUPTED = 130
-QUIET = 10.0
-"""Seconds between two lines where there is no terminal."""
 
 
 def main() -> None:
@@ -74,42 +71,10 @@ def ask(config: RunConfig, samples: "Samples", prompts: "Sequence[Prompt]", term
         closing(Engine(stored.model, config.placement, config.seed, config.wait_limit)) as engine,
         Grader(config.grading) as grader,
     ):
-        progress = Progress(len(prompts), terminal)
+        progress = Progress(len(prompts), "prompts", terminal)
         for count in estimate(config, samples, prompts, engine, grader):
             progress.advance(count)
         progress.end()
-
-
-class Progress:
-    """One line that grows: on a terminal it is written over, elsewhere it comes now and then."""
-
-    def __init__(self, total: int, stream: TextIO) -> None:
-        self._total = total
-        self._stream = stream
-        self._done = 0
-        self._begun = self._written = time.monotonic()
-
-    def advance(self, count: int) -> None:
-        self._done += count
-        now = time.monotonic()
-        if self._stream.isatty():
-            self._stream.write(f"\r{self._line(now)}\x1b[K")
-            self._stream.flush()
-        elif now - self._written >= QUIET or self._done == self._total:
-            self._written = now
-            self._stream.write(f"{self._line(now)}\n")
-
-    def end(self) -> None:
-        if self._stream.isatty():
-            self._stream.write("\n")
-
-    def _line(self, now: float) -> str:
-        elapsed = now - self._begun
-        left = elapsed / self._done * (self._total - self._done)
-        return (
-            f"[{duration(elapsed)}] {self._done:,}/{self._total:,} prompts ({self._done / self._total:.0%}), "
-            f"{duration(left)} left"
-        )
 
 
 def summary(config: RunConfig, samples: "Samples", prompts: "Sequence[Prompt]") -> str:

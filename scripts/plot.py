@@ -12,32 +12,17 @@ import argparse
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
-import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from expert_iteration.reporting.jsonl import read_events
 from expert_iteration.reporting.statistics import wilson
-
-OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-"""Colours that colour-blind readers can tell apart (Okabe and Ito 2008)."""
-MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+from expert_iteration.reports.look import MARKERS, OKABE_ITO, pictures
 
 PANELS = {"eval/greedy": "greedy", "eval/pass@1": "sampled (pass@1)"}
-STYLE: dict[Any, Any] = {
-    "font.size": 9,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.alpha": 0.25,
-    "grid.linewidth": 0.6,
-    "legend.frameon": False,
-    "pdf.fonttype": 42,
-    "svg.fonttype": "none",
-}
 
 Curve: TypeAlias = dict[int, tuple[float, int]]
 """Iteration -> (accuracy, questions)."""
@@ -116,7 +101,7 @@ def plot(runs: Mapping[str, Sequence[Path]], output: Path) -> None:
     shown = [key for key, curves in panels.items() if any(curves.values())]
     if not shown:
         raise SystemExit(f"no evaluation in these runs: metrics.jsonl holds none of {', '.join(PANELS)}.")
-    with matplotlib.rc_context(STYLE):
+    with pictures():
         figure = Figure(figsize=(3.4 * len(shown) + 0.4, 2.9), layout="constrained")
         row = figure.subplots(1, len(shown), sharey=True, squeeze=False)[0]
         for axes, key in zip(row, shown, strict=True):

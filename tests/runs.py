@@ -23,6 +23,7 @@ SMALL = (
     "batch_size=8",
     "eval.limit=20",
     "optimizer.warmup_steps=0",
+    "logger.report=false",
 )
 """A run of seconds, apart from its start."""
 

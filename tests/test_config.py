@@ -71,7 +71,12 @@ def jobs(*overrides: str) -> list[tuple[str, ...]]:
 
 def written_commands() -> list[str]:
     """Overrides of each `python scripts/train.py` in the README and in the experiments."""
-    files = [PACKAGE.parent / "README.md", *(config_folder() / "experiment").glob("*.yaml")]
+    root = PACKAGE.parent
+    files = [
+        root / "README.md",
+        *(root / "docs").glob("*.md"),
+        *(config_folder() / "experiment").glob("*.yaml"),
+    ]
     found = [
         re.findall(r"^(?:#  | ) +python scripts/train\.py(.*)$", file.read_text(), re.M) for file in files
     ]
@@ -105,10 +110,11 @@ def test_every_option_of_every_group_composes(group):
 
 
 def test_tasks_algorithms_and_selections_combine():
-    choices = {group: options(group) for group in ("task", "algorithm", "selection")}
-    for (one, first), (other, second) in combinations(choices.items(), 2):
-        for a, b in product(first, second):
-            laws_of(on_this_machine(f"{one}={a}", f"{other}={b}"))
+    """Every pair of them at least once: along the diagonals each selection meets each task and algorithm."""
+    selections = options("selection")
+    for (i, algorithm), (j, task) in product(enumerate(options("algorithm")), enumerate(options("task"))):
+        selection = selections[(i + j) % len(selections)]
+        laws_of(on_this_machine(f"algorithm={algorithm}", f"task={task}", f"selection={selection}"))
 
 
 def test_asynchronous_mode_combines_with_every_method_that_has_it():

@@ -14,10 +14,12 @@ from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 from expert_iteration.choices import Dtype
 from expert_iteration.config import ConfigError, ModelConfig, PlacementConfig
 from expert_iteration.engine import Engine, Request
+from expert_iteration.export.folder import export
 from expert_iteration.types import Finish, Rollout
 from expert_iteration.weights import pack, push
+from tests.sealed import sealed
 
-pytestmark = [pytest.mark.real, pytest.mark.xdist_group("local")]
+pytestmark = pytest.mark.real
 
 MAX_LENGTH = 512
 LETTERS = tuple("abcdefghijklmnopqrstuvwxyz")
@@ -35,13 +37,15 @@ def request(prompt: tuple[int, ...] = PROMPTS[0], **changes: Any) -> Request:
 
 @pytest.fixture(scope="module")
 def folder(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tiny model with heads as large as vLLM's CPU attention wants them."""
+    """The tiny model with heads as large as vLLM's CPU attention wants them, exported from a checkpoint."""
     torch.manual_seed(0)
     config = Qwen2Config.from_pretrained(tiny_model, num_attention_heads=2, num_key_value_heads=1)
     path = tmp_path_factory.mktemp("model")
     Qwen2ForCausalLM(config).save_pretrained(path)
     PreTrainedTokenizerFast.from_pretrained(tiny_model).save_pretrained(path)
-    return path
+    run = tmp_path_factory.mktemp("run")
+    export(sealed(run, path), run / "exported")
+    return run / "exported"
 
 
 @pytest.fixture(scope="module")

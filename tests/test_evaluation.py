@@ -1,10 +1,13 @@
 """Rates of judged answers."""
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
+from expert_iteration.config import EvalConfig, RunConfig, SamplingConfig
 from expert_iteration.evaluation import evaluate
+from expert_iteration.rounds import sampled_rounds
 from expert_iteration.types import Finish, Outcome, Prompt, Rollout, Verdict
 
 PROMPTS = [
@@ -17,13 +20,17 @@ def judged(outcome, finish=Finish.STOP, **values):
     return Rollout(0, (5, 6), (0.0, 0.0), "", finish, 0, 0), Verdict(outcome, "", **values)
 
 
+def run_config(temperature=1.0, **asked):
+    return RunConfig(sampling=SamplingConfig(temperature), eval=EvalConfig(**asked))
+
+
 def evaluated(prompts, greedy):
     """Metrics when both rounds of answers are judged alike."""
 
     async def answer(*_):
         return greedy
 
-    return asyncio.run(evaluate(answer, prompts, temperature=1.0, seed=0))
+    return asyncio.run(evaluate(answer, prompts, run_config()))
 
 
 def prompt(number, **values):
@@ -44,8 +51,8 @@ def test_rates_are_shares_of_all_questions_and_broken_down_by_level():
             ]
         return [judged(Outcome.CORRECT), *[judged(Outcome.TIMEOUT)] * 3]
 
-    metrics = asyncio.run(evaluate(answer, PROMPTS, temperature=0.7, seed=11))
-    assert calls == [(0.0, 11), (0.7, 11)]
+    metrics = asyncio.run(evaluate(answer, PROMPTS, run_config(temperature=0.7)))
+    assert calls == [(0.0, 0), (0.7, 0)]
     assert metrics["eval/n"] == 4
     assert metrics["eval/greedy"] == 0.5
     assert metrics["eval/pass@1"] == 0.25
@@ -56,6 +63,44 @@ def test_rates_are_shares_of_all_questions_and_broken_down_by_level():
     assert metrics["eval/greedy/easy"] == 0.5
     assert metrics["eval/greedy/hard"] == 0.5
     assert metrics["eval/n/hard"] == 2
+
+
+def test_by_default_a_question_is_asked_twice_and_the_names_of_metrics_are_few():
+    metrics = evaluated([prompt(0)], [judged(Outcome.CORRECT)])
+    assert set(metrics) == {
+        *("eval/n", "eval/greedy", "eval/pass@1", "eval/format"),
+        *("eval/abstained", "eval/truncated", "eval/length"),
+    }
+
+
+def test_more_samples_and_temperatures_give_more_measures():
+    async def answer(prompts, temperature, seed):
+        right = seed % 2 == 0 and temperature < 1
+        said = rf"\boxed{{{1 if right else 2}}}"
+        rollout, verdict = judged(Outcome.CORRECT if right else Outcome.WRONG)
+        return [(replace(rollout, text=said), verdict) for _ in prompts]
+
+    asked = run_config(samples=4, ks=[2, 4], temperatures=[0.5, 1.0])
+    metrics = asyncio.run(evaluate(answer, [prompt(0)], asked))
+    right = sum(each.engine_seed % 2 == 0 for each in sampled_rounds(asked, 0.5))
+    assert right == 2, "as it takes for the numbers below"
+    assert metrics["eval/pass@1"] == metrics["eval/avg@4"] == 0.5
+    assert metrics["eval/pass@2"] == pytest.approx(5 / 6)
+    assert (metrics["eval/pass@4"], metrics["eval/maj@4"]) == (1, 0.5)
+    assert metrics["eval/pass@4/temperature_1"] == 0
+    assert "eval/maj@2" not in metrics, "of two answers that differ none has a majority"
+
+
+def test_answers_that_are_judged_as_a_whole_are_not_voted_on():
+    asked = run_config(samples=3)
+
+    async def answer(*_):
+        return [judged(Outcome.CORRECT)]
+
+    instructed = replace(prompt(0), style="ifeval")
+    metrics = asyncio.run(evaluate(answer, [instructed], asked))
+    assert "eval/pass@3" in metrics
+    assert "eval/maj@3" not in metrics
 
 
 def test_format_and_accuracy_are_separate_numbers():

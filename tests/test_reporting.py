@@ -1,13 +1,10 @@
 """What a run shows and writes: files keep their contract, foreign text stays text."""
 
-import importlib
-import importlib.util
 import io
 import json
 import logging
 import math
 import runpy
-import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,32 +15,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from expert_iteration.choices import WandbMode
-from expert_iteration.config import (
-    ConfigError,
-    LoggerConfig,
-    ModelConfig,
-    RunConfig,
-)
 from expert_iteration.grading import GRADER_VERSION
 from expert_iteration.reporting import Reporter, RolloutLog, wilson
 from expert_iteration.reporting.jsonl import EventLog, encode, read_events, read_rows, write_json
 from expert_iteration.reporting.redact import REDACTED, redact
 from expert_iteration.reporting.text import duration, one_line
-from expert_iteration.reporting.wandb_logger import Limits, WandbLogger, make_wandb_logger
-from expert_iteration.types import Finish, Group, Outcome, Prompt, Rollout, Ticket, Verdict
-
-HOSTILE = "\x1b[2J\x9b31m[bold red]ok[/]\n{}\r\u202e\u2028\x7f\x00 :smile: \udc80"
-needs_wandb = pytest.mark.skipif(importlib.util.find_spec("wandb") is None, reason="wandb is not installed")
-
-
-class Clock:
-    """Time that passes only when told to."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
+from tests.short_runs import HOSTILE, Clock, make_config, make_group, short_run
 
 
 class Terminal(io.StringIO):
@@ -73,55 +50,6 @@ def terminal(monkeypatch: pytest.MonkeyPatch) -> Iterator[Terminal]:
     for name in ("NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
         monkeypatch.delenv(name, raising=False)
     yield Terminal()
-
-
-def make_config(wandb: WandbMode = WandbMode.disabled, iterations: int = 4) -> RunConfig:
-    return RunConfig(iterations=iterations, logger=LoggerConfig(wandb=wandb, name="one", group="all"))
-
-
-def make_group() -> Group:
-    prompt = Prompt(
-        id=7,
-        question=HOSTILE,
-        gold="4",
-        text="2+2?",
-        token_ids=(1, 2),
-        style="boxed",
-        task="math",
-        level="level_1",
-        subject="algebra",
-    )
-    rollouts = tuple(
-        Rollout(index, (5,) * (index + 1), (-0.1,) * (index + 1), f"{HOSTILE}{index}", Finish.STOP, 3, 4)
-        for index in range(3)
-    )
-    verdicts = (
-        Verdict(Outcome.CORRECT, "exact", 1.0),
-        Verdict(Outcome.WRONG, "differs", 0.5, partial=0.25),
-        Verdict(Outcome.TIMEOUT, "5 s"),
-    )
-    return Group(Ticket(group_id=11, iteration=2, prompt=prompt), rollouts, verdicts, (0.9, 0.3, 0.0))
-
-
-def short_run(run_dir: Path, stream: io.TextIOBase, clock: Clock, config: RunConfig | None = None) -> None:
-    """Four iterations of ten seconds; accuracy goes from 25% to 65%."""
-    with Reporter(config or make_config(), run_dir, stream, clock) as reporter:
-        reporter.start()
-        for iteration in range(5):
-            with reporter.phase("collect", total=16, iteration=iteration):
-                clock.now += 10.0
-                reporter.advance("collect", 16, {"rollout/tokens_per_second": 1834.0})
-            logging.getLogger("expert_iteration.engine").warning("bad answer: %s", HOSTILE)
-            share = 0.25 + 0.1 * iteration
-            metrics = {
-                "eval/greedy": share,
-                "eval/n": 300,
-                "eval/greedy/level_1": share,
-                "loss/total": math.nan,
-            }
-            reporter.log(metrics, iteration, step=iteration * 8)
-            reporter.end_iteration(iteration)
-        reporter.finish("finished", Counter(rollouts=64, correct=32, kept=16, abstained=1))
 
 
 def read_summary(run_dir: Path) -> dict[str, Any]:
@@ -523,81 +451,6 @@ def test_a_run_without_evaluation_ends_without_a_table(tmp_path: Path, clock: Cl
         reporter.finish("signal", Counter())
     assert read_summary(tmp_path)["end"] == {}
     assert "0 sampled" in stream.getvalue() and "before" not in stream.getvalue()
-
-
-def test_wandb_is_off_by_default_and_not_even_imported(tmp_path: Path) -> None:
-    assert make_wandb_logger(RunConfig(), tmp_path) is None
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_wandb_asked_for_but_missing_is_a_configuration_error(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(sys.modules, "wandb", None)
-    with pytest.raises(ConfigError, match=r"logger\.wandb"):
-        make_wandb_logger(make_config(WandbMode.offline), tmp_path)
-
-
-def offline_records(run_dir: Path) -> list[Any]:
-    """The records of a run's .wandb file: LevelDB's log format, 32 KiB blocks after a header of 7 bytes."""
-    record = importlib.import_module("wandb.proto.wandb_internal_pb2").Record
-    records, whole = [], b""
-    for path in sorted(run_dir.glob("wandb/*run-*/*.wandb")):
-        data, at = path.read_bytes(), 7
-        while at + 7 <= len(data):
-            if 32768 - at % 32768 < 7:
-                at += 32768 - at % 32768
-                continue
-            size, kind = int.from_bytes(data[at + 4 : at + 6], "little"), data[at + 6]
-            whole += data[at + 7 : at + 7 + size]
-            at += 7 + size
-            if kind in (1, 4):
-                records.append(record.FromString(whole))
-                whole = b""
-    return records
-
-
-@needs_wandb
-def test_an_offline_wandb_run_is_readable_redacted_and_resumes_its_id(tmp_path: Path, clock: Clock) -> None:
-    config = make_config(WandbMode.offline)
-    config.model = ModelConfig(path="demo")
-    config.micro_batch_tokens = 4096
-    config.task.hub_id = "demo"
-    short_run(tmp_path, io.StringIO(), clock, config)
-    with Reporter(config, tmp_path, io.StringIO(), clock) as reporter:
-        reporter.start(iteration=4, step=32, events=5)
-        reporter.log({"eval/greedy": 0.75}, iteration=5, step=40)
-        reporter.finish("finished", Counter())
-
-    records = offline_records(tmp_path)
-    runs = [record.run for record in records if record.HasField("run")]
-    assert {(run.run_id, run.display_name, run.run_group) for run in runs} == {
-        ((tmp_path / "wandb" / "run_id.txt").read_text().strip(), "one", "all")
-    }
-    history = [
-        {item.key or ".".join(item.nested_key): json.loads(item.value_json) for item in record.history.item}
-        for record in records
-        if record.HasField("history")
-    ]
-    assert [(row["step"], row["eval/greedy"]) for row in history][::5] == [(0, 0.25), (40, 0.75)]
-    sent = {item.key: json.loads(item.value_json) for item in runs[0].config.update}
-    assert sent["micro_batch_tokens"] == 4096
-    assert sent["model"]["path"] == "demo"
-    assert not any((tmp_path / "wandb").rglob("*.py"))
-    assert {run.host for run in runs} == {"hidden"}
-
-
-@needs_wandb
-def test_an_unreachable_wandb_server_does_not_stop_the_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
-    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
-    logger = WandbLogger(make_config(WandbMode.online), tmp_path, Limits(start=2.0, finish=2.0))
-    logger.log({"iteration": 1, "step": 1, "eval/greedy": 0.5, "loss/total": None})
-    logger.finish({"exit_reason": "finished"})
-    assert "not reachable" in caplog.text
-    assert list(tmp_path.glob("wandb/offline-run-*/*.wandb"))
 
 
 def fake_run(folder: Path, shares: list[float]) -> Path:

@@ -52,7 +52,7 @@ class FakeWorkers:
     async def ledger(self):
         return Ledger()
 
-    async def publish(self, _):
+    async def publish(self, *_):
         return {}
 
     async def save(self, folder):

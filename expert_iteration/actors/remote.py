@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from tensordict import TensorDictBase
 
     from expert_iteration.collector import ScoredGroup
+    from expert_iteration.engine import Request, Rollouts
     from expert_iteration.types import Group
 
 
@@ -54,6 +55,11 @@ class RemoteEngines:
 
     def finish_update(self) -> None:
         _ask(self._actors, "finish_update", limit=self._limit)
+
+    def sample(self, requests: "Sequence[Request]") -> "dict[str, list[Rollouts]]":
+        """The answers of each engine, by its name."""
+        answers = _ask(self._actors, "sample", requests, limit=self._limit)
+        return dict(zip(self._actors, answers, strict=True))
 
 
 def _ask(actors: Mapping[str, Any], method: str, *arguments: object, limit: float) -> list[Any]:

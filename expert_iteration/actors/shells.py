@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from tensordict import TensorDictBase
 
     from expert_iteration.collector import Collector, ScoredGroup
-    from expert_iteration.engine import Engine
+    from expert_iteration.engine import Engine, Request, Rollouts
     from expert_iteration.reference import ReferenceModel
 
 T = TypeVar("T")
@@ -180,6 +180,9 @@ class CollectorActor(Shell):
     def finish_update(self) -> None:
         self._started(self._engine).finish_update()
 
+    def sample(self, requests: "Sequence[Request]") -> "list[Rollouts]":
+        return self._started(self._engine).generate(requests, self._config.wait_limit)
+
     def close(self) -> None:
         """Stop generating and grading; nothing to do when `start` did not come so far."""
         self._open.close()
@@ -220,10 +223,12 @@ class TrainerActor(Shell):
     def learn(self, pace: Pace) -> Metrics:
         return self._trainer.learn(pace)
 
-    def publish(self, version: int, only: str | None = None) -> Metrics:
+    def publish(
+        self, version: int, probes: Sequence[tuple[int, ...]] = (), only: str | None = None
+    ) -> Metrics:
         """Push the weights to every engine, or to that of the collector named `only`."""
         chosen = {name: engine for name, engine in self._engines.items() if only in (None, name)}
-        return self._trainer.publish([RemoteEngines(chosen, self._config.wait_limit)], version)
+        return self._trainer.publish([RemoteEngines(chosen, self._config.wait_limit)], version, probes)
 
     def reset_optimizer(self) -> None:
         self._trainer.reset_optimizer()

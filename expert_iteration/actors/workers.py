@@ -31,7 +31,7 @@ class RayWorkers:
 
     def __init__(self, config: RunConfig, run_dir: Path) -> None:
         """Start Ray and all actors; `start` waits until they are up."""
-        _start_ray(config)
+        start_ray(config)
         stored, place, restarts = resolve_model(config), config.placement, config.ray.max_restarts
         gpu = _gpus_of_each(config)
         logs = run_dir / "logs"
@@ -126,10 +126,10 @@ class RayWorkers:
     async def learn(self, pace: Pace) -> Metrics:
         return cast(Metrics, (await self._ask_trainers("learn", pace))[0])
 
-    async def publish(self, version: int) -> Metrics:
+    async def publish(self, version: int, probes: Sequence[tuple[int, ...]] = ()) -> Metrics:
         # what the trainer holds is `version` from now on, also for an engine that is replaced meanwhile
         self._version = version
-        push = partial(self._crew.ask, self._trainers[0], "publish", version)
+        push = partial(self._crew.ask, self._trainers[0], "publish", version, probes)
         metrics = cast(Metrics, await self._crew.persist(push))
         await self._crew.ask(self._archive, "set_version", version)
         return metrics
@@ -167,7 +167,7 @@ class RayWorkers:
             await self._crew.start(part)
         else:
             await self._start_collector(part, self._version)
-            await self._crew.ask(self._trainers[0], "publish", self._version, part.name)
+            await self._crew.ask(self._trainers[0], "publish", self._version, (), part.name)
 
     async def _start_collector(self, part: Part, version: int | None) -> None:
         references = [reference.actor for reference in self._references]
@@ -201,7 +201,7 @@ def _gpus_of_each(config: RunConfig) -> float:
     return 1 / (2 + needs_reference(config)) if config.placement.shared else 1
 
 
-def _start_ray(config: RunConfig) -> None:
+def start_ray(config: RunConfig) -> None:
     """A Ray instance of this run alone, without a dashboard."""
     threads = {"OMP_NUM_THREADS": str(config.placement.infer.threads)}
     ray.init(

@@ -9,14 +9,17 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self, TextIO
 
+from rich.text import Text
+
 from expert_iteration.config import RunConfig
 from expert_iteration.reporting.console import View, make_view
+from expert_iteration.reporting.excerpt import excerpt
 from expert_iteration.reporting.jsonl import Event, EventLog, write_json
+from expert_iteration.reporting.loggers import Logger, make_loggers
 from expert_iteration.reporting.messages import captured_messages
 from expert_iteration.reporting.status import PhaseStatus, Status
 from expert_iteration.reporting.table import final_report
 from expert_iteration.reporting.versions import versions
-from expert_iteration.reporting.wandb_logger import WandbLogger, make_wandb_logger
 from expert_iteration.timeline import Timeline
 from expert_iteration.types import Metrics, Tally
 
@@ -43,7 +46,7 @@ class Phase:
 
 
 class Reporter:
-    """Console, metrics.jsonl, summary.json and, if asked for, wandb; used by one thread.
+    """Console, metrics.jsonl, summary.json and the loggers that are asked for; used by one thread.
 
         with Reporter(config, run_dir) as reporter:
             reporter.start()
@@ -74,7 +77,7 @@ class Reporter:
         self._timeline = Timeline(run_dir, "driver")
         self._resources = ExitStack()
         self._events: EventLog | None = None
-        self._wandb: WandbLogger | None = None
+        self._loggers: list[Logger] = []
         self._facts: dict[str, str] = {}
         self._seconds_before = 0.0
         self._seconds_by_phase: dict[str, float] = {}
@@ -96,10 +99,11 @@ class Reporter:
         self._events = EventLog(self._run_dir / "metrics.jsonl", events)
         self._resources.callback(self._close_events)
         self._remember(self._events.past)
-        self._wandb = make_wandb_logger(self._config, self._run_dir)
-        if self._wandb is not None:
-            self._resources.callback(self._wandb.finish)
         self._status.iteration, self._status.step = iteration, step
+        self._loggers = make_loggers(self._config, self._run_dir)
+        for listener in self._loggers:
+            self._resources.callback(listener.finish)
+        self._stand()
         self._status.started = self._clock()
         self._status.end(iteration, self._status.started)
         self._view.open()
@@ -118,6 +122,7 @@ class Reporter:
         for open_or_half_known in (status.phases, status.rows, status.ends):
             open_or_half_known.clear()
         status.end(iteration, self._clock())
+        self._stand()
 
     @property
     def events(self) -> int:
@@ -167,8 +172,8 @@ class Reporter:
         status.iteration, status.step = max(status.iteration, iteration), max(status.step, step)
         status.latest |= metrics
         status.rows.setdefault(iteration, {}).update(metrics)
-        if self._wandb is not None:
-            self._wandb.log(event)
+        for listener in self._loggers:
+            listener.log(event)
 
     def end_iteration(self, iteration: int) -> None:
         """Show the iteration's line; iteration 0 is the evaluation before training."""
@@ -176,6 +181,7 @@ class Reporter:
         seconds = now - self._status.ends[-1][1]
         self._status.end(iteration, now)
         self._view.iteration_ended(iteration, self._status.rows.pop(iteration, {}), seconds)
+        self._show_rollouts(iteration)
 
     def finish(self, exit_reason: str, totals: Tally) -> None:
         """Write summary.json, show what the run achieved, close everything.
@@ -198,10 +204,30 @@ class Reporter:
             **self._facts,
         }
         write_json(self._run_dir / "summary.json", summary)
-        if self._wandb is not None:
-            self._wandb.finish(summary)
+        for listener in self._loggers:
+            listener.finish(summary)
         self.close()
         self._view.show(final_report(summary, self._run_dir))
+
+    def note(self, text: str) -> None:
+        """A line for people, also after `finish`."""
+        self._view.show(Text(text))
+
+    def _stand(self) -> None:
+        """Tell the loggers where the run stands."""
+        assert self._events is not None, "the file comes first"
+        past = [event for event in self._events.past if any("/" in key for key in event)]
+        for listener in self._loggers:
+            listener.stand(self._status.step, past)
+        if past and past[-1]["iteration"] == self._status.iteration:
+            # a kill may have come between the end of the iteration and its rollouts
+            self._show_rollouts(self._status.iteration)
+
+    def _show_rollouts(self, iteration: int) -> None:
+        count = self._config.logger.rollout_rows
+        if self._loggers and (rows := excerpt(self._run_dir, iteration, count)):
+            for listener in self._loggers:
+                listener.rollouts(iteration, self._status.step, rows)
 
     def _close_events(self) -> None:
         """Whichever file is open by then: `go_back` opens another one."""

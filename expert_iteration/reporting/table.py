@@ -1,7 +1,7 @@
 """The end of a run on one screen: what it changed, what it cost, where the files are."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,10 @@ PART = "eval/greedy/"
 """Prefix of the accuracies of parts of the evaluation: levels, `task_...` and `subject_...`."""
 MOST_PARTS = 12
 """Rows of one kind of parts that the table has room for."""
-FILES = ("summary.json", "metrics.jsonl", "run.log", "rollouts", "checkpoints", "logs", "wandb")
+FILES = (
+    *("summary.json", "metrics.jsonl", "run.log", "rollouts", "checkpoints", "logs"),
+    *("tensorboard", "wandb"),
+)
 
 
 def final_report(summary: Mapping[str, Any], run_dir: Path) -> RenderableType:
@@ -43,8 +46,8 @@ def _accuracies(start: Mapping[str, float], end: Mapping[str, float]) -> Table:
     for name in ("before", "after"):
         table.add_column(f" {name}", no_wrap=True)
     table.add_column("change", justify="right", no_wrap=True)
-    shown, left_out = _parts(end)
-    rows = SHARES | {key: (f"  {_words(_part(key))}", f"eval/n/{_part(key)}") for key in shown}
+    shown, left_out = shown_parts(key.removeprefix(PART) for key in end if key.startswith(PART))
+    rows = SHARES | {PART + part: (f"  {words_of_part(part)}", f"eval/n/{part}") for part in shown}
     for key, (name, trials) in rows.items():
         if end.get(key) is not None:
             change = _change(start.get(key), end[key])
@@ -54,21 +57,17 @@ def _accuracies(start: Mapping[str, float], end: Mapping[str, float]) -> Table:
     return table
 
 
-def _parts(values: Mapping[str, float]) -> tuple[list[str], int]:
-    """Keys of the parts to show, levels first, then tasks and subjects; and how many are left out."""
+def shown_parts(parts: Iterable[str]) -> tuple[list[str], int]:
+    """The parts of an evaluation to show, levels first, then tasks and subjects; how many are left out."""
     kinds: dict[str, list[str]] = {"level": [], "task": [], "subject": []}
-    for key in sorted((key for key in values if key.startswith(PART)), key=_natural):
-        kind = _part(key).partition("_")[0]
-        kinds[kind if kind in kinds else "level"].append(key)
-    shown = [key for keys in kinds.values() if len(keys) <= MOST_PARTS for key in keys]
+    for part in sorted(parts, key=_natural):
+        kind = part.partition("_")[0]
+        kinds[kind if kind in kinds else "level"].append(part)
+    shown = [part for own in kinds.values() if len(own) <= MOST_PARTS for part in own]
     return shown, sum(map(len, kinds.values())) - len(shown)
 
 
-def _part(key: str) -> str:
-    return key.removeprefix(PART)
-
-
-def _words(part: str) -> str:
+def words_of_part(part: str) -> str:
     return one_line(part.removeprefix("subject_").replace("_", " "), 24)
 
 

@@ -1,20 +1,25 @@
-"""Metrics to Weights & Biases: off unless asked for, and never a reason to stop training."""
+"""Metrics and some rollouts to Weights & Biases, in ``<run folder>/wandb`` and, if asked for, online."""
 
 import logging
 import os
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from expert_iteration.choices import WandbMode
-from expert_iteration.config import ConfigError, RunConfig
+from expert_iteration.config import LoggerConfig, RunConfig
+from expert_iteration.reporting.excerpt import COLUMNS, Row
 from expert_iteration.reporting.jsonl import Event
 from expert_iteration.reporting.redact import redact
+from expert_iteration.reporting.sweep_job import sweep_job
+from expert_iteration.reporting.watermark import Watermark
 
 if TYPE_CHECKING:
     import wandb
+
+ROLLOUTS = "rollouts"
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +39,8 @@ class WandbLogger:
 
     No code, git state, console output, machine details or package list is recorded; the
     configuration goes through the redactor, names included; wandb's own errors are not reported to its
-    makers. A resumed run goes on under the same wandb id.
+    makers. A resumed run goes on under the same wandb id, and what it lives through again is not sent
+    again. The runs of a sweep are a group, named after its folder unless `logger.group` is.
     """
 
     def __init__(self, config: RunConfig, run_dir: Path, limits: Limits = LIMITS) -> None:
@@ -46,25 +52,40 @@ class WandbLogger:
         folder = run_dir / "wandb"
         folder.mkdir(exist_ok=True)
         identity = _identity(folder / "run_id.txt")
+        self._watermark = Watermark(folder / "sent.json")
         if config.logger.wandb is WandbMode.online:
             self._start("online", config, run_dir, identity, limits)
         if self._run is None:
             self._start("offline", config, run_dir, identity, limits)
 
+    def stand(self, step: int, past: Sequence[Event]) -> None:
+        self._watermark.stand(step, past)
+
     def log(self, event: Event) -> None:
-        """Send one line of metrics.jsonl; its `step` is the x axis."""
-        if self._run is not None:
-            try:
-                self._run.log({key: value for key, value in event.items() if value is not None})
-            except self._failures as error:
-                self._give_up(f"wandb lost the connection to its service ({error}); metrics.jsonl goes on.")
+        row = {key: value for key, value in event.items() if value is not None}
+        self._send(lambda: self._watermark.next_event(event), lambda: row)
+
+    def rollouts(self, iteration: int, step: int, rows: Sequence[Row]) -> None:
+        def row() -> dict[str, Any]:
+            import wandb
+
+            table = wandb.Table(columns=list(COLUMNS), data=[list(row.values()) for row in rows])
+            return {"iteration": iteration, "step": step, ROLLOUTS: table}
+
+        self._send(lambda: self._watermark.next_rollouts(iteration), row)
+
+    def _send(self, next_number: Callable[[], int | None], row: Callable[[], dict[str, Any]]) -> None:
+        if self._run is None:
+            return
+        try:
+            number = next_number()
+            if number is not None:
+                self._run.log(row(), step=number)
+        except self._failures as error:
+            self._give_up(f"wandb lost the connection to its service ({error}); metrics.jsonl goes on.")
 
     def finish(self, summary: Mapping[str, Any] | None = None) -> None:
-        """Wait a limited time for the upload, then end wandb's process. A second call does nothing.
-
-        Args:
-            summary: what the run achieved; None marks it as failed.
-        """
+        """Wait a limited time for the upload, then end wandb's process."""
         if self._run is None:
             return
         import wandb
@@ -87,7 +108,7 @@ class WandbLogger:
     ) -> None:
         import wandb
 
-        names = config.logger
+        names = names_of(config.logger, run_dir)
         try:
             if mode == "online" and not wandb.login(prompt=False, verify=False):
                 logger.warning("wandb has no account on this machine; logging offline (see `wandb login`).")
@@ -97,9 +118,9 @@ class WandbLogger:
                 id=identity,
                 resume="allow",
                 dir=str(run_dir),
-                project=redact(names.project),
+                project=redact(config.logger.project),
                 group=redact(names.group),
-                name=redact(names.name) or run_dir.name,
+                name=redact(names.name),
                 config=redact(asdict(config)),
                 settings=_settings(limits),
             )
@@ -118,22 +139,17 @@ class WandbLogger:
             logger.warning("wandb did not shut down cleanly: %s", error)
 
 
-def make_wandb_logger(config: RunConfig, run_dir: Path) -> WandbLogger | None:
-    """The logger that `logger.wandb` asks for; None when it is disabled.
+class Names(NamedTuple):
+    group: str | None
+    name: str
 
-    Raises:
-        ConfigError: if wandb is asked for and not installed.
-    """
-    if config.logger.wandb is WandbMode.disabled:
-        return None
-    try:
-        return WandbLogger(config, run_dir)
-    except ModuleNotFoundError as error:
-        mode = config.logger.wandb.value
-        raise ConfigError(
-            f"logger.wandb is {mode} but {error.name} is not installed; "
-            "install wandb or use logger.wandb=disabled."
-        ) from error
+
+def names_of(options: LoggerConfig, run_dir: Path) -> Names:
+    """What a run is called; jobs of a sweep have their number behind their common name."""
+    job = sweep_job(run_dir)
+    if job is None:
+        return Names(options.group, options.name or run_dir.name)
+    return Names(options.group or job.sweep, f"{options.name or job.sweep}-{job.job}")
 
 
 def _settings(limits: Limits) -> "wandb.Settings":

@@ -1,6 +1,7 @@
 """The files of a run, read back: what it was told to do, what it measured, what it said."""
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -9,7 +10,10 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from expert_iteration.reporting.jsonl import Event, read_events, read_rows
+from expert_iteration.reporting.jsonl import Event, read_events
+
+LEVEL = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} ([A-Z]+) ")
+"""How a line of run.log begins."""
 
 
 class NoRun(Exception):
@@ -66,10 +70,63 @@ class RunFiles:
         }
         return dict(sorted(values.items()))
 
+    def by_step(self, key: str) -> dict[int, float]:
+        """The last value of a metric at each optimizer step that measured it."""
+        values = {
+            int(event["step"] or 0): value for event in self.events if (value := event.get(key)) is not None
+        }
+        return dict(sorted(values.items()))
+
+    def summed(self, key: str) -> dict[int, float]:
+        """The sum of a metric over the events of each iteration that measured it."""
+        sums: dict[int, float] = {}
+        for event in self.events:
+            if (value := event.get(key)) is not None:
+                iteration = int(event["iteration"] or 0)
+                sums[iteration] = sums.get(iteration, 0.0) + value
+        return dict(sorted(sums.items()))
+
+    def keys(self, prefix: str) -> list[str]:
+        """Metrics whose name begins so, in the order in which they came up."""
+        names = dict.fromkeys(key for event in self.events for key in event)
+        return [name for name in names if name.startswith(prefix)]
+
+    @cached_property
+    def warnings(self) -> list[str]:
+        """Lines of run.log that warn, or tell of an error, with what follows them."""
+        path = self.folder / "run.log"
+        if not path.is_file():
+            return []
+        lines, wanted = [], False
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+            if level := LEVEL.match(line):
+                wanted = level[1] in ("WARNING", "ERROR", "CRITICAL")
+            if wanted:
+                lines.append(line)
+        return lines
+
+    @cached_property
+    def newest_checkpoint(self) -> Path | None:
+        """The last one that was whole when it was written, as checkpoint.py says; None without any."""
+        found = sorted((self.folder / "checkpoints").glob("step_*/manifest.json"))
+        return found[-1].parent if found else None
+
     def rollouts(self) -> Iterator[dict[str, Any]]:
-        """The rows of rollouts/, iteration by iteration."""
+        """The rows of rollouts/, iteration by iteration, read as they are asked for."""
         for path in sorted((self.folder / "rollouts").glob("iteration_*.jsonl")):
-            yield from read_rows(path)
+            with path.open("rb") as lines:
+                for line in lines:
+                    if (row := _row(line)) is not None:
+                        yield row
+
+
+def _row(line: bytes) -> dict[str, Any] | None:
+    """None: a kill has left the line torn."""
+    try:
+        row = json.loads(line)
+    except ValueError:
+        return None
+    return row if isinstance(row, dict) else None
 
 
 def _json(path: Path) -> dict[str, Any]:

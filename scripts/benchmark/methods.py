@@ -37,7 +37,6 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any, TypeAlias
 
-import matplotlib
 import yaml
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -45,7 +44,7 @@ from matplotlib.ticker import PercentFormatter
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from scripts.plot import OKABE_ITO, STYLE
+from expert_iteration.reports.look import OKABE_ITO, pictures
 
 ROOT = Path(__file__).parents[2]
 
@@ -302,7 +301,7 @@ def percent(share: float, bounds: Interval | None) -> str:
 
 def draw(rows: Sequence[Row], outcomes: Sequence[Outcome], output: Path) -> None:
     """A dot for each seed, and the mean with its interval; the base model is the dashed line."""
-    with matplotlib.rc_context(STYLE):
+    with pictures():
         figure = Figure(figsize=(7.2, 0.28 * len(rows) + 1.0), layout="constrained")
         panels = figure.subplots(1, len(MEASURES), sharey=True)
         for axes, measure in zip(panels, MEASURES, strict=True):

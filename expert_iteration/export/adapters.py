@@ -1,0 +1,62 @@
+"""LoRA adapters (Hu et al. 2021, arXiv 2106.09685) as peft writes them, and the models they are part of."""
+
+import json
+from pathlib import Path
+from shutil import copyfile
+from typing import Any
+
+from peft import PeftModel, get_peft_model_state_dict
+from safetensors import SafetensorError, safe_open
+
+from expert_iteration.config import ConfigError, ModelConfig
+from expert_iteration.learner import TOKENIZER_FILES
+from expert_iteration.model import load_model
+from expert_iteration.model_files import model_folder
+
+CONFIG = "adapter_config.json"
+WEIGHTS = "adapter_model.safetensors"
+
+
+def merge_adapter(adapter: Path, folder: Path) -> None:
+    """Write the base model with the adapter merged into it, in float32, as a Hugging Face folder.
+
+    The tokenizer is the adapter's where it has one, else that of the base model.
+
+    Raises:
+        ConfigError: the base model or the adapter cannot be loaded, or the adapter lacks weights.
+    """
+    base = ModelConfig(path=_base_of(adapter))
+    model: Any = load_model(base, "cpu")
+    try:
+        with safe_open(adapter / WEIGHTS, "pt") as file:
+            present = set(file.keys())
+        adapted = PeftModel.from_pretrained(model, str(adapter))
+        expected = set(get_peft_model_state_dict(adapted, save_embedding_layers=False))
+    except (OSError, ValueError, RuntimeError, TypeError, SafetensorError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ConfigError(
+            f"{adapter} is no adapter of {base.path} ({reason}); its {CONFIG} must name the model that it "
+            "was trained on."
+        ) from error
+    if missing := sorted(expected - present):
+        raise ConfigError(
+            f"{adapter} lacks {len(missing)} weights, such as {missing[0]}; give a complete adapter."
+        )
+    adapted.merge_and_unload().save_pretrained(folder)
+    source = adapter if (adapter / "tokenizer.json").is_file() else model_folder(base)
+    for file in {file for pattern in TOKENIZER_FILES for file in source.glob(pattern) if file.is_file()}:
+        copyfile(file, folder / file.name)
+
+
+def _base_of(adapter: Path) -> str:
+    try:
+        config = json.loads((adapter / CONFIG).read_text(encoding="utf-8"))
+        base, kind = Path(config["base_model_name_or_path"]), config["peft_type"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(
+            f"{adapter / CONFIG} names no base model ({type(error).__name__}); write it there as "
+            "base_model_name_or_path."
+        ) from error
+    if kind != "LORA":
+        raise ConfigError(f"{adapter} is an adapter of kind {kind}; only those of kind LORA are merged.")
+    return str(base)
