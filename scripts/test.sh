@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Every check of this repository: lint, format, types, tests. Arguments go to pytest: bash scripts/test.sh -k buffer
 # With --faults, the fault sweep instead: runs that are killed and starved, and a table of what became of them.
+# With --long, what takes most of a minute each and guards one tool.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 bash scripts/bootstrap.sh
@@ -11,9 +12,12 @@ bash scripts/bootstrap.sh
 if [[ "${1:-}" == --faults ]]; then
     exec .venv/bin/python -m pytest tests/faults -m "faults or real" "${@:2}"
 fi
+if [[ "${1:-}" == --long ]]; then
+    exec .venv/bin/python -m pytest -m long "${@:2}"
+fi
 if (($# > 0)); then
     exec .venv/bin/python -m pytest "$@"
 fi
-.venv/bin/python -m pytest -n auto --maxprocesses 4 --dist loadfile -m "not real and not faults"
-# those of one file one after the other: most runs on Ray are in one, those in one process in others
-exec .venv/bin/python -m pytest -n 2 --dist loadfile -m "real and not faults" --durations 15
+.venv/bin/python -m pytest -n auto --maxprocesses 4 --dist loadfile -m "not real and not faults and not long"
+# one after the other: each of these runs uses every core, and looks for what it leaves behind
+exec .venv/bin/python -m pytest -m "real and not faults and not long" --durations 15

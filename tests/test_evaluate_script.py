@@ -29,6 +29,7 @@ def test_what_cannot_work_is_one_line_and_exit_code_2(tmp_path: Path) -> None:
     assert not (tmp_path / "run" / FILE).exists()
 
 
+@pytest.mark.long
 @pytest.mark.real
 def test_the_batch_size_changes_no_answer(tmp_path: Path) -> None:
     written = {}

@@ -298,6 +298,7 @@ def test_the_page_says_how_much_it_holds(tmp_path: Path) -> None:
     assert f"{held} of 40 rollouts are in this page" in page
 
 
+@pytest.mark.long
 def test_a_hundred_thousand_rollouts_stay_below_20_megabytes() -> None:
     tokenizer = Tokenizer.from_file(str(TOKENIZER))
     rng = random.Random(0)

@@ -476,7 +476,7 @@ HOST = """
 import os, sys
 from expert_iteration.actors import workers
 from expert_iteration.config import RunConfig
-workers._start_ray(RunConfig())
+workers.start_ray(RunConfig())
 node = workers.ray._private.worker._global_node
 print(node.gcs_address, node.get_session_dir_path(), os.environ["RAY_AUTH_TOKEN"], flush=True)
 sys.stdin.readline()

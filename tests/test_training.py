@@ -100,6 +100,7 @@ def test_an_asynchronous_run_on_ray_keeps_its_laws(tmp_path):
     assert run.summary["end"]["eval/n"] == 20
 
 
+@pytest.mark.long
 def test_a_sweep_runs_each_job_clean_of_the_one_before(tmp_path):
     run = train(
         tmp_path / "unused",

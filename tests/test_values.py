@@ -338,6 +338,7 @@ def test_the_script_without_a_file_says_so_in_one_line(tmp_path: Path) -> None:
     assert output.startswith("error: values.path is null") and output.count("\n") == 1
 
 
+@pytest.mark.long
 @pytest.mark.real
 def test_values_are_estimated_and_trained_from(tmp_path: Path) -> None:
     overrides = ("algorithm=a_star_po", "placement=local", *DEMO, f"values.path={tmp_path / 'values.json'}")

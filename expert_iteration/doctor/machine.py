@@ -57,8 +57,11 @@ def python(version: tuple[int, int, int], executable: str) -> Finding:
 
 
 def installed_packages() -> dict[str, str]:
-    """Version of every package of this environment, by its normalised name."""
-    return {_normalised(item.metadata["Name"]): item.version for item in metadata.distributions()}
+    """Version of every package by its normalised name; the first on the path, which is what is imported."""
+    found: dict[str, str] = {}
+    for item in metadata.distributions():
+        found.setdefault(_normalised(item.metadata["Name"]), item.version)
+    return found
 
 
 def packages(installed: Mapping[str, str], requirements: Path, device: str) -> Finding:

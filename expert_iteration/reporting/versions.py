@@ -18,7 +18,10 @@ PACKAGES = (
 
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages that decide what a run computes."""
-    installed = {item.metadata["Name"].lower(): item.version for item in metadata.distributions()}
+    installed: dict[str, str] = {}
+    for item in metadata.distributions():
+        # the first on the path, as for imports: some packages carry copies of others
+        installed.setdefault(item.metadata["Name"].lower(), item.version)
     return {"python": platform.python_version()} | {
         name: installed[name] for name in PACKAGES if name in installed
     }
