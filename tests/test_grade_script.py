@@ -54,7 +54,12 @@ def rows_of(output: str) -> list[dict[str, object]]:
 @contextmanager
 def running(*options: object) -> Iterator[subprocess.Popen[bytes]]:
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    with subprocess.Popen(command(*options), **pipes) as process:  # type: ignore[call-overload]
+    with subprocess.Popen(  # type: ignore[call-overload]
+        command(*options),
+        # a shell starts its background jobs with SIGINT ignored, and children inherit that
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        **pipes,
+    ) as process:
         alarm = threading.Timer(PATIENCE, process.kill)
         alarm.start()
         try:
