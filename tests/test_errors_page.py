@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 MET_BY_USERS = {
     *("ConfigError", "SaveFailed", "DamagedCheckpoint", "Diverged", "WorkerStartError"),
-    *("TimeoutError", "RuntimeError"),
+    *("TimeoutError", "RuntimeError", "Mismatch", "DamagedWeights", "NoRun", "NoSweep"),
 }
 LISTED = ("checks.py", "settings.py")
 """Modules that list problems, which `check` raises."""
