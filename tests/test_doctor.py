@@ -701,6 +701,7 @@ def test_an_unknown_key_is_one_line_and_exit_code_2(capfd: pytest.CaptureFixture
     assert (code, out) == (2, "") and err.startswith("error: ") and err.count("\n") == 1
 
 
+@pytest.mark.long
 @pytest.mark.real
 def test_the_whole_doctor_is_green_on_the_demo(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     code, out, _ = asked(capfd, "--json", "placement=local", f"hydra.run.dir={tmp_path}/run")

@@ -50,10 +50,20 @@ def folder(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def engine(folder: Path) -> Iterator[Engine]:
-    engine = Engine(model_config(str(folder)), PlacementConfig(), seed=0)
-    yield engine
-    engine.close()
-    engine.close()
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("VLLM_NO_USAGE_STATS", "0")
+        environment.delenv("DO_NOT_TRACK", raising=False)
+        engine = Engine(model_config(str(folder)), PlacementConfig(), seed=0)
+        yield engine
+        engine.close()
+        engine.close()
+
+
+@pytest.mark.usefixtures("engine")
+def test_the_makers_of_vllm_are_told_nothing_whatever_the_environment_says() -> None:
+    from vllm.usage.usage_lib import is_usage_stats_enabled
+
+    assert not is_usage_stats_enabled()
 
 
 @pytest.fixture(scope="module")

@@ -31,6 +31,16 @@ LAYERS = [
     "launch",
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names.split()}
+ABSENT = {
+    "launch": "torch ray vllm transformers wandb numpy rich mpmath",
+    "planning.drawing": "torch numpy transformers mpmath",
+    "scheduler": "torch",
+    "grading": "torch math_verify vllm",
+    "data.loading": "torch datasets transformers math_verify",
+    "training": "torchrl vllm ray",
+    "trainer": "vllm ray",
+}
+"""What the import of a module, and of those before it, does not load."""
 HEAVY = {"ray": {"actors"}, "vllm": {"engine", "vllm_start", "weight_receiver"}}
 
 
@@ -73,21 +83,18 @@ def test_ray_and_vllm_stay_in_their_rooms(file):
         assert allowed is None or room(file) in allowed, f"{room(file)} imports {name}"
 
 
-@pytest.mark.parametrize(
-    ("module", "absent"),
-    [
-        ("launch", ["torch", "ray", "vllm", "transformers", "wandb", "numpy", "rich", "mpmath"]),
-        ("planning.drawing", ["torch", "numpy", "transformers", "mpmath"]),
-        ("data.loading", ["torch", "datasets", "transformers", "math_verify"]),
-        ("grading", ["torch", "math_verify", "vllm"]),
-        ("scheduler", ["torch"]),
-        ("training", ["torchrl", "vllm"]),
-        ("trainer", ["vllm", "ray"]),
-    ],
-)
-def test_importing_a_module_loads_nothing_heavy(module, absent):
-    loaded = f"import sys, expert_iteration.{module}; print(*sys.modules)"
+@pytest.fixture(scope="module")
+def loaded() -> dict[str, set[str]]:
+    """What is loaded once each module of ABSENT is imported, one after the other in one process."""
+    names = ", ".join(f"expert_iteration.{module}" for module in ABSENT)
+    code = f"import sys\nfor name in {names!r}.split(', '):\n    __import__(name)\n    print(*sys.modules)"
     output = subprocess.run(
-        [sys.executable, "-c", loaded], capture_output=True, text=True, check=True, cwd=PACKAGE.parent
-    ).stdout.split()
-    assert not set(absent) & set(output)
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=PACKAGE.parent
+    ).stdout
+    return {module: set(line.split()) for module, line in zip(ABSENT, output.splitlines(), strict=True)}
+
+
+@pytest.mark.parametrize("module", ABSENT)
+def test_importing_a_module_loads_nothing_heavy(module, loaded):
+    assert f"expert_iteration.{module}" in loaded[module]
+    assert not loaded[module] & set(ABSENT[module].split())

@@ -311,6 +311,7 @@ def test_submitit_runs_jobs_in_processes_of_their_own(tmp_path):
     assert len({json.loads(file.read_text())["process"] for file in files}) == 2
 
 
+@pytest.mark.long
 @needs("hydra_optuna_sweeper")
 def test_the_search_finds_the_better_learning_rate_and_survives_failures(tmp_path):
     rates = "optimizer.learning_rate=tag(log,interval(1e-6,1e-1))"

@@ -1,11 +1,10 @@
 """Whole runs with real parts: vLLM, the TorchRL buffer, the trainer, and Ray where processes matter."""
 
-import signal
 from collections import Counter
 
 import pytest
 
-from tests.runs import SMALL, Finished, train, wait_until
+from tests.runs import SMALL, Finished, train
 
 pytestmark = pytest.mark.real
 
@@ -118,17 +117,3 @@ def test_a_sweep_runs_each_job_clean_of_the_one_before(tmp_path):
     assert worked.summary["totals"]["kept"] == 24, "every worked example of the dataset grades correct"
     assert_books_agree(sampled, groups=24)
     assert min(worked.values("loss/kl")[-1], sampled.values("loss/kl")[-1]) > 0
-
-
-def test_a_signal_saves_ends_with_0_and_leaves_no_process(tmp_path):
-    folder = tmp_path / "run"
-
-    def stop_while_learning(process):
-        metrics = folder / "metrics.jsonl"
-        assert wait_until(lambda: metrics.is_file() and "loss/total" in metrics.read_text(), seconds=200)
-        process.send_signal(signal.SIGTERM)
-
-    run = train(folder, *SMALL, "iterations=500", interfere=stop_while_learning)
-    assert_clean(run)
-    assert run.summary["exit_reason"] == "stopped"
-    assert list(folder.glob("checkpoints/step_*/manifest.json"))

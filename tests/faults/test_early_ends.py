@@ -1,4 +1,4 @@
-"""Runs and calls that end before they have well begun: interrupted, or refused by an actor."""
+"""Runs and calls that end early: interrupted, stopped, or refused by an actor."""
 
 import signal
 import subprocess
@@ -44,3 +44,19 @@ def test_an_interrupted_call_keeps_what_is_there(tmp_path: Path) -> None:
     assert "interrupted" in output and "Traceback" not in output
     rewards = Samples.read(file).rewards
     assert 64 <= len(rewards) < 1500 and all(len(earned) == 8 for earned in rewards.values())
+
+
+def test_a_signal_saves_ends_with_0_and_leaves_no_process(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+
+    def stop_while_learning(process: subprocess.Popen[str]) -> None:
+        metrics = folder / "metrics.jsonl"
+        assert wait_until(lambda: metrics.is_file() and "loss/total" in metrics.read_text(), seconds=200)
+        process.send_signal(signal.SIGTERM)
+
+    run = train(folder, *SMALL, "iterations=500", interfere=stop_while_learning)
+    assert run.code == 0, run.output[-3000:]
+    assert run.survivors == []
+    assert run.shared_memory == set()
+    assert run.summary["exit_reason"] == "stopped"
+    assert list(folder.glob("checkpoints/step_*/manifest.json"))
