@@ -61,13 +61,13 @@ class Archive:
 
         `wasted` groups are written down likewise, but their visits are not over.
         """
-        reach("buffer.add")
         for group in wasted:
             # an order that is given again, because its collector died, wastes the same visits again
             if (visit := (group.ticket.group_id, group.ticket.prompt.id)) not in self._wasted:
                 self._wasted.add(visit)
                 self._write(group, dict.fromkeys(group.judged, Fate.NO_SIGNAL), Counter(refilled=1))
         for group, rows in groups:
+            reach("buffer.add")
             arrived = group.ticket.group_id
             self._wasted = {visit for visit in self._wasted if visit[0] != arrived}
             fates = self._buffer.add(arrived, rows)
@@ -95,7 +95,9 @@ class Archive:
 
     @_alone
     def snapshot(self) -> Snapshot:
-        totals: Tally = sum(self._books.values(), Counter())
+        totals: Tally = Counter(kept=0)
+        for book in self._books.values():
+            totals.update(book)
         status = self._buffer.status()
         return Snapshot(
             totals=totals,

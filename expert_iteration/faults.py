@@ -11,7 +11,7 @@ from itertools import count
 from pathlib import Path
 
 POINTS = {
-    "buffer.add": "Before finished groups enter the buffer.",
+    "buffer.add": "Before each finished group enters the buffer.",
     "collector.generate": "Before an order's answers are asked of the engine, for training or evaluation.",
     "collector.receive": "In the collector actor, in the middle of a push.",
     "collector.store": "Before finished groups go to the buffer.",

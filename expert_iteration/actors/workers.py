@@ -10,6 +10,7 @@ from typing import Any, cast
 import ray
 
 from expert_iteration.actors.crew import Crew, Part
+from expert_iteration.actors.guardian import guarded
 from expert_iteration.actors.shells import ArchiveActor, CollectorActor, ReferenceActor, TrainerActor
 from expert_iteration.algorithms import needs_reference
 from expert_iteration.choices import Device
@@ -204,12 +205,13 @@ def _gpus_of_each(config: RunConfig) -> float:
 def start_ray(config: RunConfig) -> None:
     """A Ray instance of this run alone, without a dashboard."""
     threads = {"OMP_NUM_THREADS": str(config.placement.infer.threads)}
-    ray.init(
-        address="local",
-        num_cpus=os.cpu_count(),
-        include_dashboard=False,
-        object_store_memory=OBJECT_STORE_BYTES,
-        logging_level="ERROR",
-        log_to_driver=False,
-        runtime_env={"env_vars": threads},
-    )
+    with guarded():
+        ray.init(
+            address="local",
+            num_cpus=os.cpu_count(),
+            include_dashboard=False,
+            object_store_memory=OBJECT_STORE_BYTES,
+            logging_level="ERROR",
+            log_to_driver=False,
+            runtime_env={"env_vars": threads},
+        )

@@ -1,0 +1,83 @@
+"""Ends what is left of a private Ray when the process that started it was killed.
+
+Ray's agents outlive it: they first report the death of their raylet to a server that is gone too, which takes
+them minutes. This file is also a script of its own, which needs nothing but the standard library.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TypeAlias
+
+LOOK_EVERY = 0.5
+"""Seconds."""
+GRACE = 3.0
+"""Seconds that processes have to end by themselves."""
+
+Process: TypeAlias = tuple[int, str]
+"""Its number, and when it began, as numbers are used again."""
+
+
+@contextmanager
+def guarded() -> Iterator[None]:
+    """Have the processes that the block starts end when this one is gone, however it goes."""
+    before = set(descendants(os.getpid()))
+    yield
+    started = [number for number in descendants(os.getpid()) if number not in before]
+    watched = [f"{number}:{began(number)}" for number in (os.getpid(), *started)]
+    subprocess.Popen([sys.executable, "-I", "-S", __file__, *watched], start_new_session=True)
+
+
+def descendants(number: int) -> list[int]:
+    """Numbers of its children, of theirs, and so on."""
+    children = defaultdict(list)
+    for folder in Path("/proc").glob("[0-9]*"):
+        if fields := fields_of(int(folder.name)):
+            children[int(fields[1])].append(int(folder.name))
+    found = list(children[number])
+    for one in found:
+        found += children[one]
+    return found
+
+
+def watch(owner: Process, others: Sequence[Process]) -> None:
+    """Wait until `others` are gone; kill them soon after `owner` is."""
+    while alive(others):
+        time.sleep(LOOK_EVERY)
+        if not alive([owner]):
+            break
+    deadline = time.monotonic() + GRACE
+    while alive(others) and time.monotonic() < deadline:
+        time.sleep(LOOK_EVERY)
+    for number, _ in alive(others):
+        with suppress(ProcessLookupError):
+            os.kill(number, signal.SIGKILL)
+
+
+def alive(processes: Sequence[Process]) -> list[Process]:
+    return [process for process in processes if began(process[0]) == process[1]]
+
+
+def began(number: int) -> str:
+    """In clock ticks since the machine started; empty if there is no such process, or a zombie only."""
+    fields = fields_of(number)
+    return fields[19] if fields and fields[0] != "Z" else ""
+
+
+def fields_of(number: int) -> list[str]:
+    """Of /proc/NUMBER/stat, from the state on; none if there is no such process."""
+    try:
+        return Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return []
+
+
+if __name__ == "__main__":
+    owner, *others = ((int(number), began) for number, _, began in (w.partition(":") for w in sys.argv[1:]))
+    watch(owner, others)
