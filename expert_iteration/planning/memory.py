@@ -25,7 +25,7 @@ BUCKET_BYTES = 64 * MIB
 BUCKET_ELEMENTS = 2**25
 """Gradients that ranks sum at a time, as in learner.py."""
 OBJECT_STORE_BYTES = 512 * MIB
-"""Of Ray, as in actors/workers.py."""
+"""Of Ray, as in actors/instance.py."""
 SLACK = 0.1
 """Share of the activations and logits that comes on top for their gradients and the allocator."""
 CUDA_CONTEXT = GIB // 2
