@@ -76,6 +76,8 @@ def _machine(config: RunConfig) -> Iterator[Finding]:
 def _shared_memory(config: RunConfig) -> Finding:
     if config.runtime is Runtime.local:
         return skipped("/dev/shm", "runtime=local needs none")
+    if config.ray.address is not None:
+        return skipped("/dev/shm", "the nodes of the cluster at ray.address have theirs already")
     from expert_iteration.actors.instance import OBJECT_STORE_BYTES
 
     usage = shutil.disk_usage(SHARED_MEMORY)

@@ -5,6 +5,9 @@ from dataclasses import dataclass
 
 from expert_iteration.placement.bundles import Bundle, amount, total
 
+NAMED = 3
+"""Bundles that a message names one by one."""
+
 
 @dataclass(frozen=True)
 class Node:
@@ -23,13 +26,14 @@ class Node:
 def settled(bundles: Sequence[Bundle], room: Sequence[tuple[float, float]]) -> list[int | None]:
     """The node of each bundle, by its index, as a first fit of the largest; None: there is no room for it.
 
+    Those that write come first, as they are to be together.
+
     Args:
         room: free (GPUs, CPUs) of each node.
     """
     left = [list(free) for free in room]
     found: list[int | None] = [None] * len(bundles)
-    # among equals, those that write come first, so that they are together
-    order = sorted(range(len(bundles)), key=lambda i: (-bundles[i].gpus, not bundles[i].writes))
+    order = sorted(range(len(bundles)), key=lambda i: (not bundles[i].writes, -bundles[i].gpus))
     for index in order:
         need = bundles[index].gpus, bundles[index].cpus
         for node, free in enumerate(left):
@@ -40,6 +44,24 @@ def settled(bundles: Sequence[Bundle], room: Sequence[tuple[float, float]]) -> l
     return found
 
 
+def homeless(bundles: Sequence[Bundle], room: Sequence[tuple[float, float]]) -> str:
+    """The bundles that find no room, in words; empty if all do."""
+    left = [str(bundle) for bundle, node in zip(bundles, settled(bundles, room), strict=True) if node is None]
+    more = f" and {len(left) - NAMED} more" if len(left) > NAMED else ""
+    return ", ".join(left[:NAMED]) + more
+
+
+def spread(bundles: Sequence[Bundle], count: int) -> list[int]:
+    """The node of each bundle on `count` equal nodes, which are as small as they can be."""
+    gpus, cpus = total(bundles)
+    for size in range(1, max(gpus, cpus) + 1):
+        room = (size, cpus) if gpus else (0, size)
+        found = [node for node in settled(bundles, [room] * count) if node is not None]
+        if len(found) == len(bundles):
+            break
+    return found
+
+
 def fits(bundles: Sequence[Bundle], nodes: Sequence[Node]) -> bool:
     """Whether nodes that nobody else uses have room for all of them."""
     return None not in settled(bundles, [(node.gpus, node.cpus) for node in nodes])
@@ -47,13 +69,7 @@ def fits(bundles: Sequence[Bundle], nodes: Sequence[Node]) -> bool:
 
 def shortage(bundles: Sequence[Bundle], nodes: Sequence[Node]) -> str:
     """What is asked for, what there is on each node, and what finds no room."""
-    homeless = [
-        str(bundle)
-        for bundle, node in zip(
-            bundles, settled(bundles, [(n.free_gpus, n.free_cpus) for n in nodes]), strict=True
-        )
-        if node is None
-    ]
     there = "; ".join(map(str, nodes)) or "no node is there"
-    lacking = f"; no room for {', '.join(homeless)}" if homeless else ""
+    left = homeless(bundles, [(node.free_gpus, node.free_cpus) for node in nodes])
+    lacking = f"; no room for {left}" if left else ""
     return f"the placement asks for {amount(*total(bundles))} in {len(bundles)} bundles, and {there}{lacking}"

@@ -21,9 +21,9 @@ die() {
 
 export RAY_AUTH_MODE=token RAY_API_SERVER_ADDRESS=${RAY_API_SERVER_ADDRESS:-http://127.0.0.1:8265}
 # the command goes through the shell of the head
+plain='^[][A-Za-z0-9_.,:=/+@%-]*$'
 for word in "$@" "${EI_FOLDER:-}"; do
-    [[ $word =~ ^[A-Za-z0-9_.,:=/+@%\[\]-]*$ ]] || die "a shell would read '$word' otherwise; put it into a file of" \
-        "config/experiment/."
+    [[ $word =~ $plain ]] || die "a shell would read '$word' otherwise; put it into a file of config/experiment/."
 done
 # the run takes the place of that shell, so that a stop reaches it
 # shellcheck disable=SC2088  # for the head
