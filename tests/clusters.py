@@ -34,12 +34,13 @@ class Cluster:
         self.environment = {"RAY_AUTH_TOKEN_PATH": str(token)}
         self._nodes: dict[str, subprocess.Popen[bytes]] = {}
 
-    def add(self, cpus: int, hidden: Path | None = None) -> str:
+    def add(self, cpus: int, gpus: int = 0, hidden: Path | None = None) -> str:
         """Start a node and return its address; on that node, the folder `hidden` is another one."""
         number = len(self._nodes) + 2
         address = f"127.0.0.{number}"
         role = "head" if number == 2 else "join"
-        command = ["bash", "scripts/ray/start_node.sh", role, self.address, f"--num-cpus={cpus}", *OPTIONS]
+        room = f"--num-cpus={cpus}", f"--num-gpus={gpus}"
+        command = ["bash", "scripts/ray/start_node.sh", role, self.address, *room, *OPTIONS]
         if role == "join":
             command.append(f"--node-ip-address={address}")
         if hidden is not None:

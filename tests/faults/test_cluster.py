@@ -1,14 +1,16 @@
 """Runs over several nodes of a cluster, and what becomes of them when a node is lost."""
 
+import os
 import re
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.clusters import Cluster, cluster, may_hide_folders
-from tests.runs import SMALL, Finished, train, wait_until
+from tests.runs import ROOT, SMALL, Finished, train, wait_until
 
 pytestmark = [pytest.mark.faults, pytest.mark.real]
 
@@ -102,6 +104,59 @@ def test_a_run_whose_trainer_is_on_a_lost_node_goes_back_to_its_checkpoint(tmp_p
         assert "on storage that all of them share" in log and "Going back to" in log
         assert [place for part, place in places(run) if part == "trainer 0"] == [lost, "127.0.0.4"]
         assert_every_answer_once(run, iterations=6)
+
+
+SEATED = """
+import asyncio, sys
+from pathlib import Path
+import ray
+from expert_iteration.actors.ground import Ground
+from expert_iteration.actors.instance import start_ray
+from expert_iteration.actors.shells import Shell
+from expert_iteration.placement.bundles import bundles_of
+from tests.plans import composed
+
+async def seat(config, run_dir):
+    start_ray(config)
+    ground = Ground(config, run_dir)
+    await ground.secure()
+    parts = [seat.part for bundle in bundles_of(config) for seat in bundle.seats]
+    actors = [ray.remote(**ground.seat(part))(Shell).remote(config, run_dir, part) for part in parts]
+    for part, place in zip(parts, await asyncio.gather(*(actor.place.remote() for actor in actors))):
+        ground.admit(part, place)
+        print(part, *place.gpus, sep=",", end=" " if part != parts[-1] else "\\n", flush=True)
+    ground.leave()
+    ray.shutdown()
+
+asyncio.run(seat(composed(*sys.argv[2:]), Path(sys.argv[1])))
+"""
+
+
+def test_every_part_has_gpus_of_its_own_unless_all_share_one(tmp_path: Path) -> None:
+    with cluster(tmp_path / "cluster") as nodes:
+        nodes.add(cpus=8, gpus=8)
+        assert wait_until(nodes.up, seconds=200)
+
+        def seated(*overrides: str) -> dict[str, list[str]]:
+            command = [sys.executable, "-c", SEATED, str(tmp_path / "run"), f"ray.address={nodes.address}"]
+            said = subprocess.check_output(
+                [*command, "loss.kl_coefficient=0.1", "batch_size=16", *overrides],
+                cwd=ROOT,
+                env=os.environ | nodes.environment,
+                text=True,
+                timeout=200,
+            )
+            return {
+                part: gpus for part, *gpus in (word.split(",") for word in re.split(r" (?=\D)", said.strip()))
+            }
+
+        apart = seated("placement=node", "placement.infer.tensor_parallel=1")
+        assert apart.pop("buffer") == []
+        assert sorted(gpu for gpus in apart.values() for gpu in gpus) == [str(number) for number in range(8)]
+        engines = seated("placement=node", "placement.infer.tensor_parallel=3", "placement.infer.replicas=1")
+        assert len(engines["collector 0"]) == 3
+        together = seated("placement=one_gpu")
+        assert together == {"buffer": [], "trainer 0": ["0"], "collector 0": ["0"], "reference 0": ["0"]}
 
 
 def test_a_cluster_without_room_is_described_and_left_alone(tmp_path: Path) -> None:
