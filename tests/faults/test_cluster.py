@@ -1,5 +1,6 @@
 """Runs over several nodes of a cluster, and what becomes of them when a node is lost."""
 
+import json
 import os
 import re
 import subprocess
@@ -107,7 +108,7 @@ def test_a_run_whose_trainer_is_on_a_lost_node_goes_back_to_its_checkpoint(tmp_p
 
 
 SEATED = """
-import asyncio, sys
+import asyncio, json, sys
 from pathlib import Path
 import ray
 from expert_iteration.actors.ground import Ground
@@ -122,9 +123,10 @@ async def seat(config, run_dir):
     await ground.secure()
     parts = [seat.part for bundle in bundles_of(config) for seat in bundle.seats]
     actors = [ray.remote(**ground.seat(part))(Shell).remote(config, run_dir, part) for part in parts]
-    for part, place in zip(parts, await asyncio.gather(*(actor.place.remote() for actor in actors))):
+    places = await asyncio.gather(*(actor.place.remote() for actor in actors))
+    for part, place in zip(parts, places):
         ground.admit(part, place)
-        print(part, *place.gpus, sep=",", end=" " if part != parts[-1] else "\\n", flush=True)
+    print(json.dumps({part: place.gpus for part, place in zip(parts, places)}))
     ground.leave()
     ray.shutdown()
 
@@ -146,9 +148,7 @@ def test_every_part_has_gpus_of_its_own_unless_all_share_one(tmp_path: Path) -> 
                 text=True,
                 timeout=200,
             )
-            return {
-                part: gpus for part, *gpus in (word.split(",") for word in re.split(r" (?=\D)", said.strip()))
-            }
+            return json.loads(said)
 
         apart = seated("placement=node", "placement.infer.tensor_parallel=1")
         assert apart.pop("buffer") == []
