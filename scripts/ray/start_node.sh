@@ -23,7 +23,9 @@ role=${1:-} address=${2:-} token=${RAY_AUTH_TOKEN_PATH:-}
 [[ $(stat -Lc %a "$token") == ?00 ]] || die "others may read $token; chmod 600 it."
 
 unset RAY_AUTH_TOKEN RAY_ADDRESS
-export RAY_AUTH_MODE=token RAY_USAGE_STATS_ENABLED=0 RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO=0
+# absolute, because the processes of a node work elsewhere
+RAY_AUTH_TOKEN_PATH=$(realpath -- "$token")
+export RAY_AUTH_TOKEN_PATH RAY_AUTH_MODE=token RAY_USAGE_STATS_ENABLED=0 RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO=0
 
 if [[ $role == head ]]; then
     where=(--head "--node-ip-address=${address%:*}" "--port=${address##*:}" --include-dashboard=false)
@@ -34,7 +36,7 @@ fi
 # short, because the paths of sockets are
 folder=$(mktemp -d /tmp/ray-XXXXXX)
 trap 'rm -rf "$folder"' EXIT
-.venv/bin/ray start "${where[@]}" "--temp-dir=$folder" --disable-usage-stats --block "${@:3}" &
+.venv/bin/ray start "${where[@]}" "--temp-dir=$folder/ray" --disable-usage-stats --block "${@:3}" &
 node=$!
 trap 'kill -TERM $node 2>/dev/null || true' TERM INT
 code=0

@@ -108,7 +108,7 @@ def test_a_run_whose_trainer_is_on_a_lost_node_goes_back_to_its_checkpoint(tmp_p
 
 
 SEATED = """
-import asyncio, json, sys
+import asyncio, json, os, sys
 from pathlib import Path
 import ray
 from expert_iteration.actors.ground import Ground
@@ -126,7 +126,9 @@ async def seat(config, run_dir):
     places = await asyncio.gather(*(actor.place.remote() for actor in actors))
     for part, place in zip(parts, places):
         ground.admit(part, place)
-    print(json.dumps({part: place.gpus for part, place in zip(parts, places)}))
+    print(json.dumps({part: place.gpus for part, place in zip(parts, places)}), flush=True)
+    if "die" in os.environ:
+        os.kill(os.getpid(), 9)
     ground.leave()
     ray.shutdown()
 
@@ -138,23 +140,26 @@ def test_every_part_has_gpus_of_its_own_unless_all_share_one(tmp_path: Path) -> 
     with cluster(tmp_path / "cluster") as nodes:
         nodes.add(cpus=8, gpus=8)
         assert wait_until(nodes.up, seconds=200)
+        [folder] = {Path(name) for name in re.findall(r"--temp-dir=(\S+)/ray", "\n".join(nodes.processes()))}
+        assert folder.stat().st_mode & 0o077 == 0
 
-        def seated(*overrides: str) -> dict[str, list[str]]:
+        def seated(*overrides: str, **environment: str) -> dict[str, list[str]]:
             command = [sys.executable, "-c", SEATED, str(tmp_path / "run"), f"ray.address={nodes.address}"]
-            said = subprocess.check_output(
+            said = subprocess.run(
                 [*command, "loss.kl_coefficient=0.1", "batch_size=16", *overrides],
                 cwd=ROOT,
-                env=os.environ | nodes.environment,
-                text=True,
+                env=os.environ | nodes.environment | environment,
+                stdout=subprocess.PIPE,
                 timeout=200,
             )
-            return json.loads(said)
+            return json.loads(said.stdout)
 
-        apart = seated("placement=node", "placement.infer.tensor_parallel=1")
+        apart = seated("placement=node", die="at once")
         assert apart.pop("buffer") == []
         assert sorted(gpu for gpus in apart.values() for gpu in gpus) == [str(number) for number in range(8)]
+        # a driver that was killed has left nothing, so that all GPUs can be had again
         engines = seated("placement=node", "placement.infer.tensor_parallel=3", "placement.infer.replicas=1")
-        assert len(engines["collector 0"]) == 3
+        assert len(engines["collector 0"]) == 3 and len(engines) == 7
         together = seated("placement=one_gpu")
         assert together == {"buffer": [], "trainer 0": ["0"], "collector 0": ["0"], "reference 0": ["0"]}
 
