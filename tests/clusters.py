@@ -70,6 +70,8 @@ class Cluster:
 
     def processes(self) -> list[str]:
         """Command lines of what the nodes run: each is a session of its own."""
+        for node in self._nodes.values():
+            node.poll()  # one that has ended is listed until somebody asks
         sessions = {str(node.pid) for node in self._nodes.values()}
         listed = subprocess.check_output(["ps", "-e", "-o", "sess=,args="], text=True).splitlines()
         return [line.split(None, 1)[1] for line in listed if line.split(None, 1)[0] in sessions]

@@ -61,8 +61,10 @@ def test_collectors_sample_on_other_nodes_and_the_cluster_stays_as_it_was(tmp_pa
         assert_every_answer_once(run, iterations=2)
         left = [title for title in nodes.processes() if title.startswith("ray::") and "Actor" in title]
         assert left == []
-        alive = subprocess.run(["bash", "scripts/ray/wait_for.sh", nodes.address], env=None, timeout=60)
-        assert alive.returncode == 0
+        waiting = ["bash", "scripts/ray/wait_for.sh", nodes.address]
+        assert (
+            subprocess.run(waiting, cwd=ROOT, env=os.environ | nodes.environment, timeout=100).returncode == 0
+        )
         if may_hide_folders():
             assert "collector 1 is on 127.0.0.3, which has a run folder of its own" in run.output
             assert not (run.folder / "logs" / "collector_1.log").exists()
