@@ -1,7 +1,9 @@
 """Ray clusters of several nodes on this machine, each with an address of its own."""
 
 import os
+import re
 import secrets
+import shutil
 import signal
 import socket
 import subprocess
@@ -13,6 +15,7 @@ from tests.runs import ROOT, wait_until
 
 OPTIONS = ("--min-worker-port=0", "--max-worker-port=0", "--object-store-memory=150000000")
 """As many nodes share this machine."""
+FOLDER = r"--temp-dir=(\S+)/ray"
 HIDE = 'mount -t tmpfs none "$1"; shift; exec "$@"'
 
 
@@ -64,17 +67,29 @@ class Cluster:
         return all("Ray runtime started" in self.log(address).read_text() for address in self._nodes)
 
     def kill(self, address: str) -> None:
-        """As when a machine loses its power."""
+        """As when a machine loses its power; what it had on its disk goes too."""
+        session = str(self._nodes[address].pid)
+        folders = {name for title in self._listed({session}) for name in re.findall(FOLDER, title)}
         with suppress(ProcessLookupError):
             os.killpg(self._nodes[address].pid, signal.SIGKILL)
+        for folder in folders:
+            shutil.rmtree(folder, ignore_errors=True)
 
     def processes(self) -> list[str]:
-        """Command lines of what the nodes run: each is a session of its own."""
+        """Command lines of what the nodes run."""
         for node in self._nodes.values():
             node.poll()  # one that has ended is listed until somebody asks
-        sessions = {str(node.pid) for node in self._nodes.values()}
+        return self._listed({str(node.pid) for node in self._nodes.values()})
+
+    def _listed(self, sessions: set[str]) -> list[str]:
+        """Command lines of sessions: each node is one."""
         listed = subprocess.check_output(["ps", "-e", "-o", "sess=,args="], text=True).splitlines()
         return [line.split(None, 1)[1] for line in listed if line.split(None, 1)[0] in sessions]
+
+    def folder(self) -> Path:
+        """Where the files of the one node lie."""
+        [found] = {name for title in self.processes() for name in re.findall(FOLDER, title)}
+        return Path(found)
 
     def close(self) -> None:
         """Tell the nodes to end, the head last, and kill what does not."""

@@ -142,8 +142,7 @@ def test_every_part_has_gpus_of_its_own_unless_all_share_one(tmp_path: Path) -> 
     with cluster(tmp_path / "cluster") as nodes:
         nodes.add(cpus=8, gpus=8)
         assert wait_until(nodes.up, seconds=200)
-        [folder] = {Path(name) for name in re.findall(r"--temp-dir=(\S+)/ray", "\n".join(nodes.processes()))}
-        assert folder.stat().st_mode & 0o077 == 0
+        assert nodes.folder().stat().st_mode & 0o077 == 0
 
         def seated(*overrides: str, **environment: str) -> dict[str, list[str]]:
             command = [sys.executable, "-c", SEATED, str(tmp_path / "run"), f"ray.address={nodes.address}"]
@@ -181,3 +180,8 @@ def test_a_cluster_without_room_is_described_and_left_alone(tmp_path: Path) -> N
         )
         assert stopped.code == 2
         assert "which is joined with its token alone" in stopped.output
+        stranger = train(
+            tmp_path / "another", f"ray.address={nodes.address}", env={"RAY_AUTH_TOKEN": "0" * 64}
+        )
+        assert stranger.code == 2
+        assert f"ray.address ({nodes.address}) cannot be joined" in stranger.output
