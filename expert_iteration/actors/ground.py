@@ -118,7 +118,7 @@ class Ground:
         refuse_model(part, place, self._config.model.path)
         shared = refuse_storage(part, place, self._run_dir, self._mark)
         self._places[part] = place
-        if not self._alone:
+        if place.gpus or not self._alone:
             apart = "" if shared else ", which has a run folder of its own: its log and timeline stay there"
             logger.info("%s is on %s%s.", part, place, apart)
 
@@ -140,8 +140,9 @@ class Ground:
             return set()  # that node is not there any more, or as silent as the actor
 
     def leave(self) -> None:
-        """Give back what was reserved."""
-        remove_placement_group(self._group)
+        """Give back what was reserved; an instance of this run's own ends with it anyway."""
+        if not self._alone:
+            remove_placement_group(self._group)
 
 
 async def _ready(group: Any) -> None:
