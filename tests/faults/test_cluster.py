@@ -20,7 +20,7 @@ PLACED = r"INFO expert_iteration.actors.ground: (\w+ ?\d?) is on (\d+(?:\.\d+)+)
 
 
 def train_on(nodes: Cluster, folder: Path, *overrides: str, **options: object) -> Finished:
-    assert wait_until(nodes.up, seconds=200)
+    assert wait_until(nodes.up, seconds=300)
     return train(folder, f"ray.address={nodes.address}", *overrides, env=nodes.environment, **options)
 
 
@@ -37,7 +37,7 @@ def assert_every_answer_once(run: Finished, iterations: int) -> None:
 def once_it_learns(folder: Path, then: Callable[[], None]) -> Callable[[object], None]:
     def interfere(_: object) -> None:
         metrics = folder / "metrics.jsonl"
-        assert wait_until(lambda: metrics.is_file() and "loss/total" in metrics.read_text(), seconds=250)
+        assert wait_until(lambda: metrics.is_file() and "loss/total" in metrics.read_text(), seconds=500)
         then()
 
     return interfere
@@ -74,7 +74,7 @@ def test_a_collector_whose_node_is_lost_goes_on_on_another_one(tmp_path: Path) -
     with cluster(tmp_path / "cluster") as nodes:
         nodes.add(cpus=2)
         lost = nodes.add(cpus=1)
-        assert wait_until(nodes.up, seconds=200)
+        assert wait_until(nodes.up, seconds=300)
         folder = tmp_path / "run"
 
         def lose_the_node() -> None:
@@ -141,7 +141,7 @@ asyncio.run(seat(composed(*sys.argv[2:]), Path(sys.argv[1])))
 def test_every_part_has_gpus_of_its_own_unless_all_share_one(tmp_path: Path) -> None:
     with cluster(tmp_path / "cluster") as nodes:
         nodes.add(cpus=8, gpus=8)
-        assert wait_until(nodes.up, seconds=200)
+        assert wait_until(nodes.up, seconds=300)
         assert nodes.folder().stat().st_mode & 0o077 == 0
 
         def seated(*overrides: str, **environment: str) -> dict[str, list[str]]:
