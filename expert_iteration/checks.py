@@ -10,13 +10,9 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from expert_iteration.algorithms import Keep, algorithm_of, needs_reference, objective_of
-from expert_iteration.choices import (
-    Device,
-    OnCollapse,
-    Runtime,
-    Start,
-)
+from expert_iteration.choices import OnCollapse, Runtime, Start
 from expert_iteration.config import ConfigError, RunConfig, members_of
+from expert_iteration.placement.bundles import bundles_of, total
 from expert_iteration.rounds import round_minima, round_problems
 
 RUN_NAME = re.compile(r"(?!\.+\Z)[A-Za-z0-9._-]{1,64}")
@@ -113,9 +109,12 @@ def _minima(config: RunConfig) -> list[tuple[str, float | None, float]]:
         ("buffer.capacity", config.buffer.capacity, 1),
         ("buffer.priority_alpha", config.buffer.priority_alpha, 0),
         ("buffer.priority_beta", config.buffer.priority_beta, 0),
+        ("placement.nodes", config.placement.nodes, 1),
         ("placement.train.devices", config.placement.train.devices, 1),
+        ("placement.train.threads", config.placement.train.threads, 1),
         ("placement.infer.replicas", config.placement.infer.replicas, 1),
         ("placement.infer.tensor_parallel", config.placement.infer.tensor_parallel, 1),
+        ("placement.infer.threads", config.placement.infer.threads, 1),
         ("placement.reference.devices", config.placement.reference.devices, 1),
         ("eval.every", config.eval.every, 0),
         ("eval.limit", config.eval.limit, 1),
@@ -267,7 +266,13 @@ def _placement_problems(config: RunConfig, there: int) -> list[str]:
             f"placement.infer.tensor_parallel ({placement.infer.tensor_parallel}) needs as many GPUs, but "
             "placement.shared is true; use placement=split."
         )
-    if placement.device is Device.cuda and (needed := gpus_needed(config)) > there:
+    if placement.nodes > 1 and config.ray.address is None:
+        found.append(
+            f"placement.nodes ({placement.nodes}) needs a cluster, but ray.address is null; name it, as "
+            "placement=cluster does, or use placement.nodes=1."
+        )
+    # what the nodes of a cluster have is known once they are joined
+    if config.ray.address is None and (needed := gpus_needed(config)) > there:
         found.append(
             f"placement needs {needed} GPUs (train {placement.train.devices}, infer "
             f"{placement.infer.replicas} x {placement.infer.tensor_parallel}, reference "
@@ -289,13 +294,8 @@ def _name_problems(config: RunConfig) -> list[str]:
 
 
 def gpus_needed(config: RunConfig) -> int:
-    placement = config.placement
-    if placement.device is Device.cpu:
-        return 0
-    if placement.shared:
-        return 1
-    engines = placement.infer.replicas * placement.infer.tensor_parallel
-    return placement.train.devices + engines + needs_reference(config) * placement.reference.devices
+    """On all nodes."""
+    return total(bundles_of(config))[0]
 
 
 def gpus_here() -> int:

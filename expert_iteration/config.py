@@ -353,6 +353,8 @@ class PlacementConfig:
     device: Device = Device.cpu
     shared: bool = False
     """Trainer, engine and reference share one GPU."""
+    nodes: int = 1
+    """Nodes of a cluster that the parts are spread over; more than one need ray.address."""
     train: TrainPlacement = field(default_factory=TrainPlacement)
     infer: InferPlacement = field(default_factory=InferPlacement)
     reference: ReferencePlacement = field(default_factory=ReferencePlacement)
@@ -434,6 +436,9 @@ class LoggerConfig:
 
 @dataclass
 class RayConfig:
+    address: str | None = None
+    """Of the cluster to join, as HOST:PORT; auto: the one that this machine is a node of; null: a private
+    instance on this machine."""
     max_restarts: int = 3
     """How often parts that died are started again in one session of a run; then it ends with exit code 3."""
 

@@ -3,6 +3,7 @@
 Importing this module is cheap; whatever is heavy is imported once the configuration has passed.
 """
 
+import math
 import sys
 import traceback
 from collections.abc import Callable
@@ -98,6 +99,8 @@ def register() -> None:
     ConfigStore.instance().__dict__["__deepcopy__"] = _the_store
     OmegaConf.register_new_resolver("first", lambda *values: next(v for v in values if v), replace=True)
     OmegaConf.register_new_resolver("min", lambda *values: min(values), replace=True)
+    OmegaConf.register_new_resolver("sum", lambda *values: sum(values), replace=True)
+    OmegaConf.register_new_resolver("product", lambda *values: math.prod(values), replace=True)
 
 
 def _the_store(_: object) -> ConfigStore:

@@ -1,5 +1,6 @@
 """Where the files of a model lie, and the digest that tells them from others."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from huggingface_hub import snapshot_download
@@ -26,3 +27,25 @@ def model_folder(config: ModelConfig) -> Path:
             f"model.path={config.path} is neither a folder nor a model that the hub can deliver "
             f"({str(error).splitlines()[0]}); give a folder with config.json and safetensors, or a hub id."
         ) from error
+
+
+def pinned(config: ModelConfig) -> ModelConfig:
+    """The same model under a name that means it on every node.
+
+    A folder has its absolute path, which must be there on each of them. A hub id has the commit that its
+    revision stands for now, and each node downloads that once: the hub's library locks what it writes.
+
+    Raises:
+        ConfigError: there is no such model.
+    """
+    if config.path == "demo":
+        return config  # each node has it in its own package
+    folder = model_folder(config)
+    if Path(config.path).is_dir():
+        return replace(config, path=str(folder.absolute()))
+    return replace(config, revision=folder.name)
+
+
+def is_there(config: ModelConfig) -> bool:
+    """Whether this node has a pinned model, or can download it."""
+    return not Path(config.path).is_absolute() or (Path(config.path) / "config.json").is_file()

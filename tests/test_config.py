@@ -155,6 +155,8 @@ def test_a_selection_named_on_the_command_line_wins_over_the_algorithm():
         ),
         (["placement.train.devices=32"], ["batch_size (16)", "placement.train.devices (32)"]),
         (["placement=one_gpu", "placement.train.devices=2"], ["placement.train.devices (2)", "split"]),
+        (["placement.nodes=2"], ["placement.nodes (2)", "ray.address is null", "placement=cluster"]),
+        (["placement.train.threads=0"], ["placement.train.threads (0)", "at least 1"]),
         (["placement=split", "placement.infer.replicas=4096"], ["GPUs", "4096 x 1", "placement=cpu"]),
         (["algorithm.name=magic"], ["algorithm.name (magic)", "expert_iteration"]),
         (["task.name=quiz"], ["task.name (quiz)", "gsm8k"]),
@@ -179,6 +181,10 @@ def test_what_cannot_work_is_refused_with_keys_and_remedy(overrides, words):
     assert "\n" not in message
     for word in words:
         assert word in message
+
+
+def test_the_gpus_of_a_cluster_are_not_counted_on_this_machine():
+    assert composed("placement=cluster", "placement.nodes=3").placement.infer.replicas == 19
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,7 @@ from expert_iteration.config import (
     ModelConfig,
     OptimizerConfig,
     PlacementConfig,
+    RayConfig,
     RunConfig,
     SamplingConfig,
 )
@@ -363,7 +364,12 @@ def test_a_trainer_that_counts_padding_is_red_under_padding() -> None:
 
 
 def run_config(**changes: Any) -> RunConfig:
-    return replace(RunConfig(sampling=SamplingConfig(max_tokens=12), model=exact_model()), **changes)
+    plain = RunConfig(
+        sampling=SamplingConfig(max_tokens=12),
+        model=exact_model(),
+        algorithm=AlgorithmConfig(name="expert_iteration"),
+    )
+    return replace(plain, **changes)
 
 
 def exact_model() -> ModelConfig:
@@ -562,6 +568,11 @@ def test_gpus_are_shown_with_their_driver_and_none_is_needed_on_cpu() -> None:
     good = machine.gpu(run_config(placement=ONE_GPU), [machine.Gpu("H100", "580.1", 80_000, 79_000)], CUDA_13)
     assert good.status is Status.GREEN and "driver 580.1; H100 with 79,000 of 80,000" in good.detail
     assert machine.gpu(run_config(), None, {}).status is Status.GREEN
+
+
+def test_the_gpus_of_a_cluster_are_not_looked_for_on_this_machine() -> None:
+    joining = run_config(placement=ONE_GPU, ray=RayConfig(address="auto"))
+    assert machine.gpu(joining, None, {}).status is Status.SKIPPED
 
 
 def test_room_is_red_when_it_does_not_suffice() -> None:

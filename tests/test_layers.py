@@ -12,7 +12,7 @@ LAYERS = [
     "choices faults timeline",
     "config types scheduler confinement",
     "algorithms adaptive demo traces rounds measures",
-    "grading books output laws",
+    "grading books output laws placement",
     "data",
     "checks prompts votes tokenizer model_files losses advantages schedules",
     "ledger batching selection weights",

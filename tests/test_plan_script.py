@@ -57,6 +57,27 @@ def test_the_demo_is_told_in_plain_text_of_100_columns(
     assert not any(line.endswith(" ") for line in output.splitlines())
 
 
+CLUSTER = ("experiment=cs336_ei", "placement=cluster", "placement.nodes=2", "loss.kl_coefficient=0.1")
+
+
+def test_the_nodes_of_a_cluster_are_told_with_what_is_on_each_and_a_box_for_each_kind_of_device(
+    script: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = told(script, capsys, *CLUSTER, *BIG)
+    assert "node 0          8 GPU, 8 CPU: 1 buffer, 4 trainers, 4 collectors" in output
+    assert "node 1          8 GPU, 8 CPU: 7 collectors, 1 reference" in output
+    for kind in ("node 0 GPU 0 and 3 like it", "node 0 GPU 4 and 10 like it", "node 1 GPU 7 ─"):
+        assert output.count(kind) == 1
+    assert "11 collectors  GPU" in output and "host of node 0" in output
+
+
+def test_nodes_that_are_too_small_are_refused_with_the_parts_that_find_no_room(
+    script: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, error = refused(script, capsys, *CLUSTER, "--devices", "7")
+    assert "2 nodes (placement.nodes) of 7 GPUs (--devices) have no room for collector 10" in error
+
+
 def test_the_whole_configuration_is_shown_on_request(
     script: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:

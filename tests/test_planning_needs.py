@@ -15,12 +15,12 @@ from tests.plans import PUBLISHED, SMALL, composed, plan, shape
 
 def test_the_numbers_of_other_modules_are_theirs() -> None:
     from expert_iteration import learner, model, weights
-    from expert_iteration.actors import workers
+    from expert_iteration.actors import instance
 
     assert memory.LOGITS_AT_ONCE == model.LOGITS_AT_ONCE
     assert memory.BUCKET_BYTES == weights.BUCKET_BYTES
     assert memory.BUCKET_ELEMENTS == learner.BUCKET_ELEMENTS
-    assert memory.OBJECT_STORE_BYTES == workers.OBJECT_STORE_BYTES
+    assert memory.OBJECT_STORE_BYTES == instance.OBJECT_STORE_BYTES
 
 
 @pytest.mark.parametrize("family", ["Qwen2", "Qwen3", "Llama"])

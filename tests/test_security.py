@@ -474,13 +474,13 @@ except ConnectionError:
 """
 HOST = """
 import os, sys
-from expert_iteration.actors import workers
-from expert_iteration.config import RunConfig
-workers.start_ray(RunConfig())
-node = workers.ray._private.worker._global_node
+from expert_iteration.actors import instance
+from expert_iteration.config import AlgorithmConfig, RunConfig
+instance.start_ray(RunConfig(algorithm=AlgorithmConfig(name="expert_iteration")))
+node = instance.ray._private.worker._global_node
 print(node.gcs_address, node.get_session_dir_path(), os.environ["RAY_AUTH_TOKEN"], flush=True)
 sys.stdin.readline()
-workers.ray.shutdown()
+instance.ray.shutdown()
 """
 
 

@@ -6,12 +6,12 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, Protocol, TypeAlias, TypeVar
 
 import ray
 
 from expert_iteration.actors.shells import NotStarted
-from expert_iteration.actors.silence import write_stacks
+from expert_iteration.placement.places import Place
 from expert_iteration.workers import ComponentLost
 
 T = TypeVar("T")
@@ -33,12 +33,24 @@ class Part:
     log: Path
     replaceable: bool = False
     """It holds nothing that the others cannot give it again."""
-    pid: int | None = field(default=None, init=False)
+    place: Place | None = field(default=None, init=False)
 
     @property
     def id(self) -> str:
         """What Ray's errors call it."""
         return str(self.actor._actor_id.hex())
+
+
+class Ground(Protocol):
+    """What the actors stand on."""
+
+    def admit(self, part: str, place: Place) -> None:
+        """Take note of where a part is, or refuse it."""
+        ...
+
+    async def write_stacks(self, found: Sequence[tuple[Place, Path]]) -> set[Path]:
+        """Tell processes to write where they stand; returns the logs of those that did."""
+        ...
 
 
 class Lost(ComponentLost):
@@ -67,19 +79,22 @@ class Crew:
         limit: float,
         max_restarts: int,
         renew: Callable[[Part], Awaitable[None]],
+        ground: Ground,
     ) -> None:
         """`limit` is in seconds and holds for each answer; `max_restarts` is for all actors together."""
         self._parts = parts
         self._limit = limit
         self._max_restarts = self._restarts_left = max_restarts
         self._renew = renew
+        self._ground = ground
         self._reviving = asyncio.Lock()
         self._revivals = 0
 
     async def start(self, part: Part, *arguments: object) -> None:
-        """Call `start` of an actor that holds nothing yet."""
-        part.pid = None
-        part.pid = await self.ask(part, "pid")
+        """Call `start` of an actor that holds nothing yet, once it is known to be where it can work."""
+        part.place = None
+        part.place = await self.ask(part, "place")
+        self._ground.admit(part.name, part.place)
         await self.ask(part, "start", *arguments)
 
     async def ask(self, part: Part, method: str, *arguments: object, signs: Signs | None = None) -> Any:
@@ -175,7 +190,7 @@ class Crew:
             if isinstance(error.cause, TimeoutError):
                 raise TimeoutError(await self._explain(part, method, str(error.cause))) from error
             raise error.cause from error
-        except ray.exceptions.RayActorError as error:
+        except (ray.exceptions.RayActorError, ray.exceptions.ObjectLostError) as error:
             raise self._loss(part, error) or error from None
 
     def _loss(self, asked: Part, error: BaseException) -> Lost | None:
@@ -183,6 +198,8 @@ class Crew:
         if isinstance(error, NotStarted):
             part = next(part for part in self._parts if part.name == str(error))
             return Lost(part, "Ray has started it again.", for_good=False)
+        if isinstance(error, ray.exceptions.ObjectLostError):
+            return Lost(asked, "a node that held what it needs is lost.", for_good=False)
         if not isinstance(error, ray.exceptions.RayActorError):
             return None
         part = next((part for part in self._parts if part.id == error.actor_id), asked)
@@ -191,7 +208,9 @@ class Crew:
 
     async def _explain(self, part: Part, method: str, what: str) -> str:
         """A line on a wait that was too long; the processes have written down where they stand."""
-        written = await write_stacks([(other.pid, other.log) for other in self._parts if other.pid])
+        written = await self._ground.write_stacks(
+            [(other.place, other.log) for other in self._parts if other.place]
+        )
         if part.log in written:
             where = f"its stacks are at the end of {part.log}, those of the others in their logs"
         else:

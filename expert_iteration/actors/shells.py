@@ -24,9 +24,12 @@ from expert_iteration.config import RunConfig
 from expert_iteration.evaluation import Judged
 from expert_iteration.faults import reach
 from expert_iteration.ledger import Ledger
+from expert_iteration.model_files import is_there
 from expert_iteration.output import redirect_output
+from expert_iteration.placement.places import Place
+from expert_iteration.placement.storage import read_mark
 from expert_iteration.timeline import Timeline
-from expert_iteration.tokenizer import load_tokenizer
+from expert_iteration.tokenizer import load_tokenizer, resolve_model
 from expert_iteration.types import Group, Metrics, Pace, Prompt, Snapshot, Tally, Ticket
 
 if TYPE_CHECKING:
@@ -46,9 +49,10 @@ class NotStarted(RuntimeError):
 class Shell:
     """A process with a log of its own."""
 
-    def __init__(self, run_dir: Path, name: str) -> None:
-        """Prepare the process, before anything heavy is imported."""
-        self._name = name
+    def __init__(self, config: RunConfig, run_dir: Path, name: str) -> None:
+        """Prepare the process, before anything heavy is imported; `config.model` is pinned."""
+        # the model shipped with the package lies where this node has the package
+        self._config, self._run_dir, self._name = resolve_model(config), run_dir, name
         self._timeline = Timeline(run_dir, name)
         redirect_output(run_dir, name.replace(" ", "_"))
         write_stacks_when_told()
@@ -57,8 +61,15 @@ class Shell:
         # a last collection of all that was imported takes seconds, for which the process outlives the run
         atexit.register(gc.freeze)
 
-    def pid(self) -> int:
-        return os.getpid()
+    def place(self) -> Place:
+        return Place(
+            ray.get_runtime_context().get_node_id(),
+            ray.util.get_node_ip_address(),
+            os.getpid(),
+            tuple(ray.get_runtime_context().get_accelerator_ids()["GPU"]),
+            read_mark(self._run_dir),
+            is_there(self._config.model),
+        )
 
     def _started(self, held: T | None) -> T:
         if held is None:
@@ -70,8 +81,7 @@ class ArchiveActor(Shell):
     """Calls are served one after the other."""
 
     def __init__(self, config: RunConfig, run_dir: Path) -> None:
-        super().__init__(run_dir, "buffer")
-        self._config, self._run_dir = config, run_dir
+        super().__init__(config, run_dir, "buffer")
 
     def start(self) -> None:
         from expert_iteration.archive import Archive
@@ -111,8 +121,7 @@ class ReferenceActor(Shell):
     """Replaceable: its weights are those that the run began with."""
 
     def __init__(self, config: RunConfig, run_dir: Path, rank: int) -> None:
-        super().__init__(run_dir, f"reference {rank}")
-        self._config = config
+        super().__init__(config, run_dir, f"reference {rank}")
         self._reference: ReferenceModel | None = None
 
     def start(self) -> None:
@@ -134,8 +143,7 @@ class CollectorActor(Shell):
     """Replaceable: its weights are the trainer's, and what it is at work on can be ordered again."""
 
     def __init__(self, config: RunConfig, run_dir: Path, rank: int) -> None:
-        super().__init__(run_dir, f"collector {rank}")
-        self._config = config
+        super().__init__(config, run_dir, f"collector {rank}")
         self._engine: Engine | None = None
         self._collector: Collector | None = None
         self._open = ExitStack()
@@ -190,9 +198,8 @@ class CollectorActor(Shell):
 
 class TrainerActor(Shell):
     def __init__(self, config: RunConfig, run_dir: Path, rank: int, archive: Any, engines: list[Any]) -> None:
-        super().__init__(run_dir, f"trainer {rank}")
+        super().__init__(config, run_dir, f"trainer {rank}")
         _use_threads(config.placement.train.threads)
-        self._config = config
         self._rank = rank
         self._archive = RemoteArchive(archive, config.wait_limit)
         self._engines = {f"collector {rank}": engine for rank, engine in enumerate(engines)}

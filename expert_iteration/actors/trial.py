@@ -5,7 +5,7 @@ from contextlib import suppress
 
 import ray
 
-from expert_iteration.actors.workers import start_ray
+from expert_iteration.actors.instance import start_ray
 from expert_iteration.config import RunConfig
 
 

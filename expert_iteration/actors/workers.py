@@ -1,8 +1,8 @@
 """The actors of a run, placed, started all at once, asked with a limit, and closed."""
 
 import asyncio
-import os
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -10,57 +10,60 @@ from typing import Any, cast
 import ray
 
 from expert_iteration.actors.crew import Crew, Part
-from expert_iteration.actors.guardian import guarded
+from expert_iteration.actors.ground import Ground
+from expert_iteration.actors.instance import start_ray
 from expert_iteration.actors.shells import ArchiveActor, CollectorActor, ReferenceActor, TrainerActor
 from expert_iteration.algorithms import needs_reference
-from expert_iteration.choices import Device
 from expert_iteration.config import RunConfig
 from expert_iteration.evaluation import Judged
 from expert_iteration.ledger import Ledger
-from expert_iteration.tokenizer import resolve_model
+from expert_iteration.model_files import pinned
 from expert_iteration.types import Metrics, Pace, Prompt, Snapshot, Tally, Ticket
 
-OBJECT_STORE_BYTES = 512 * 2**20
 CLOSE_LIMIT = 10.0
 """Seconds that actors have to leave by themselves."""
 CONCURRENT_CALLS = 64
 """Calls that a collector serves side by side: orders, evaluations and the steps of a push."""
 
 
+REPLACEABLE = (ReferenceActor, CollectorActor)
+"""They hold nothing that the others cannot give them again."""
+
+
 class RayWorkers:
-    """The actors of one run, and the private Ray instance that they live in."""
+    """The actors of one run, and the Ray that they live in."""
 
     def __init__(self, config: RunConfig, run_dir: Path) -> None:
-        """Start Ray and all actors; `start` waits until they are up."""
+        """Start or join Ray, and start all actors; `start` waits until they are up."""
+        named = replace(config, model=pinned(config.model))
         start_ray(config)
-        stored, place, restarts = resolve_model(config), config.placement, config.ray.max_restarts
-        gpu = _gpus_of_each(config)
-        logs = run_dir / "logs"
+        place, restarts = config.placement, config.ray.max_restarts
+        self._ground = ground = Ground(named, run_dir)
 
-        def part(name: str, actor: Any, replaceable: bool = False) -> Part:
-            return Part(name, actor, logs / f"{name.replace(' ', '_')}.log", replaceable)
+        def part(name: str, shell: type, *arguments: object) -> Part:
+            actor = _actor(shell, ground.seat(name), restarts)(named, run_dir, *arguments)
+            log = run_dir / "logs" / f"{name.replace(' ', '_')}.log"
+            return Part(name, actor, log, shell in REPLACEABLE)
 
-        archive = _actor(ArchiveActor, 0)(stored, run_dir)
-        scorer = _actor(ReferenceActor, gpu, restarts)
-        references = [
-            scorer(stored, run_dir, rank)
+        self._archive = part("buffer", ArchiveActor)
+        self._references = [
+            part(f"reference {rank}", ReferenceActor, rank)
             for rank in range(place.reference.devices if needs_reference(config) else 0)
         ]
-        sampler = _actor(CollectorActor, gpu * place.infer.tensor_parallel, restarts, CONCURRENT_CALLS)
-        collectors = [sampler(stored, run_dir, rank) for rank in range(place.infer.replicas)]
-        learner = _actor(TrainerActor, gpu)
-        trainers = [
-            learner(stored, run_dir, rank, archive, collectors) for rank in range(place.train.devices)
+        self._collectors = [
+            part(f"collector {rank}", CollectorActor, rank) for rank in range(place.infer.replicas)
         ]
-        self._archive = part("buffer", archive)
-        self._references = [part(f"reference {i}", actor, True) for i, actor in enumerate(references)]
-        self._collectors = [part(f"collector {i}", actor, True) for i, actor in enumerate(collectors)]
-        self._trainers = [part(f"trainer {i}", actor) for i, actor in enumerate(trainers)]
+        engines = [collector.actor for collector in self._collectors]
+        self._trainers = [
+            part(f"trainer {rank}", TrainerActor, rank, self._archive.actor, engines)
+            for rank in range(place.train.devices)
+        ]
         self._crew = Crew(
             [self._archive, *self._references, *self._collectors, *self._trainers],
             config.wait_limit,
             restarts,
             self._renew,
+            ground,
         )
         self._orders = [0] * len(self._collectors)
         self._version = 0
@@ -69,8 +72,10 @@ class RayWorkers:
         """Wait until every actor is up.
 
         Raises:
-            TimeoutError: naming one that is not.
+            TimeoutError: naming one that is not, or what has no room.
+            ConfigError: the machine or a node cannot hold what was to be there.
         """
+        await self._ground.secure()
         several = len(self._trainers) > 1
         address = await self._crew.ask(self._trainers[0], "address") if several else None
         await asyncio.gather(
@@ -150,17 +155,22 @@ class RayWorkers:
         await self._crew.ask(self._archive, "load", folder)
 
     async def close(self) -> None:
-        """End every actor and Ray itself.
+        """End every actor, and Ray itself if it is this run's own; a cluster is left as it was found.
 
         Actors leave by themselves, so that they give back their semaphores; Ray would kill them.
         """
+        if self._ground.secured:
+            await self._dismiss()
+        self._ground.leave()
+        await asyncio.to_thread(ray.shutdown)
+
+    async def _dismiss(self) -> None:
         collectors = [part.actor for part in self._collectors]
         others = [part.actor for part in (*self._trainers, *self._references, self._archive)]
         leaving = [actor.close.remote() for actor in collectors]
         await asyncio.to_thread(ray.wait, leaving, num_returns=len(leaving), timeout=CLOSE_LIMIT)
         leaving = [actor.__ray_terminate__.remote() for actor in others + collectors]
         await asyncio.to_thread(ray.wait, leaving, num_returns=len(leaving), timeout=CLOSE_LIMIT)
-        await asyncio.to_thread(ray.shutdown)
 
     async def _renew(self, part: Part) -> None:
         """Make an actor what it was that Ray has started again; a collector gets the trainer's weights."""
@@ -184,34 +194,8 @@ class RayWorkers:
         )
 
 
-def _actor(shell: type, gpus: float, max_restarts: int = 0, concurrent_calls: int = 1) -> Any:
-    """The constructor of `shell` as an actor. CPUs are not reserved: threads are set by the placement."""
-    options = {
-        "num_cpus": 0,
-        "num_gpus": gpus,
-        "max_concurrency": concurrent_calls,
-        "max_restarts": max_restarts,
-    }
-    return ray.remote(**options)(shell).remote
-
-
-def _gpus_of_each(config: RunConfig) -> float:
-    """Share of a GPU that one actor reserves."""
-    if config.placement.device is Device.cpu:
-        return 0
-    return 1 / (2 + needs_reference(config)) if config.placement.shared else 1
-
-
-def start_ray(config: RunConfig) -> None:
-    """A Ray instance of this run alone, without a dashboard."""
-    threads = {"OMP_NUM_THREADS": str(config.placement.infer.threads)}
-    with guarded():
-        ray.init(
-            address="local",
-            num_cpus=os.cpu_count(),
-            include_dashboard=False,
-            object_store_memory=OBJECT_STORE_BYTES,
-            logging_level="ERROR",
-            log_to_driver=False,
-            runtime_env={"env_vars": threads},
-        )
+def _actor(shell: type, seat: dict[str, object], max_restarts: int) -> Any:
+    """The constructor of `shell` as an actor that takes `seat`."""
+    calls = CONCURRENT_CALLS if shell is CollectorActor else 1
+    restarts = max_restarts if shell in REPLACEABLE else 0
+    return ray.remote(**seat, max_concurrency=calls, max_restarts=restarts)(shell).remote

@@ -76,7 +76,9 @@ def _machine(config: RunConfig) -> Iterator[Finding]:
 def _shared_memory(config: RunConfig) -> Finding:
     if config.runtime is Runtime.local:
         return skipped("/dev/shm", "runtime=local needs none")
-    from expert_iteration.actors.workers import OBJECT_STORE_BYTES
+    if config.ray.address is not None:
+        return skipped("/dev/shm", "the nodes of the cluster at ray.address have theirs already")
+    from expert_iteration.actors.instance import OBJECT_STORE_BYTES
 
     usage = shutil.disk_usage(SHARED_MEMORY)
     return machine.shared_memory(usage.total, usage.free, OBJECT_STORE_BYTES)

@@ -122,6 +122,8 @@ def gpu(config: RunConfig, found: Sequence[Gpu] | None, pins: Mapping[str, str])
     """Number of GPUs and version of the driver; `pins` are those of the GPU set."""
     if config.placement.device is Device.cpu:
         return green("gpu", "none is asked for (placement.device=cpu)")
+    if config.ray.address is not None:
+        return skipped("gpu", "those of the cluster at ray.address are counted when a run joins it")
     needed = gpus_needed(config)
     if found is None:
         return red("gpu", "nvidia-smi does not answer", "install NVIDIA's driver, or use placement=cpu")

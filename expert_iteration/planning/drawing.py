@@ -1,6 +1,8 @@
 """A plan on the terminal: what the run does, what it needs, and a box for each device."""
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from math import ceil
 
 from rich.console import Group, RenderableType
@@ -9,10 +11,12 @@ from rich.table import Table
 from rich.text import Text
 
 from expert_iteration.choices import Runtime
+from expert_iteration.placement.bundles import amount, bundles_of, total
+from expert_iteration.placement.nodes import spread
 from expert_iteration.planning.disk import LENGTH
 from expert_iteration.planning.memory import GIB, MIB, Process, cache_bytes_per_token
 from expert_iteration.planning.plan import Needs, Plan
-from expert_iteration.planning.summary import by_pass_rate, work
+from expert_iteration.planning.summary import by_pass_rate, counted, work
 from expert_iteration.planning.tables import facts, heading, numbers, size
 from expert_iteration.reporting.text import one_line
 
@@ -51,7 +55,7 @@ def _model(plan: Plan) -> Table:
 def _memory(needs: Needs, unit: int) -> RenderableType:
     used = [name for name in COLUMNS if any(name in process.parts for process in needs.processes)]
     table = numbers("process", "on", *used, "sum", left=2)
-    for process in needs.processes:
+    for process in _distinct(needs.processes):
         cells = [f"{process.parts[name] / unit:,.2f}" if name in process.parts else "" for name in used]
         table.add_row(process.name, process.device, *cells, f"{process.total / unit:,.2f}")
     note = (
@@ -61,17 +65,61 @@ def _memory(needs: Needs, unit: int) -> RenderableType:
     return Group(table, Text(note, style="dim"))
 
 
+def _distinct(found: Sequence[Process]) -> Iterable[Process]:
+    """All of them; of a cluster, one for those that are alike, which says how many they are."""
+    if all(process.node == 0 for process in found):
+        return found
+    alike: dict[tuple[str, int], list[Process]] = {}
+    for process in found:
+        alike.setdefault((process.name.split()[0], process.total), []).append(process)
+    return [
+        replace(group[0], name=counted(len(group), role), device="GPU" if "GPU" in group[0].device else "CPU")
+        for (role, _), group in alike.items()
+    ]
+
+
 def _placement(plan: Plan, needs: Needs) -> RenderableType:
-    """A box for each device, the host last."""
-    boxes: list[RenderableType] = []
-    for device in dict.fromkeys(process.device for process in needs.processes if process.device != "CPU"):
+    """A box for each device, the host last; of a cluster, its nodes and a box for each kind of device."""
+    several = plan.config.placement.nodes > 1
+    boxes: list[RenderableType] = [_nodes(plan)] if several else []
+    for device, alike in _kinds(needs.processes, several):
         here = {process.name: process.total for process in needs.processes if process.device == device}
         cache = _cache(plan, needs.processes, device)
-        boxes.append(_box(device, here, plan.machine.gpu_memory, "--memory", cache))
-    title = "host, all in one process" if plan.config.runtime is Runtime.local else "host"
+        boxes.append(_box(device + alike, here, plan.machine.gpu_memory, "--memory", cache))
+    title = "host of node 0" if several else "host"
+    if plan.config.runtime is Runtime.local:
+        title = "host, all in one process"
     cache = _cache(plan, needs.processes, "CPU")
     boxes.append(_box(title, needs.host, plan.machine.memory, "--ram", cache))
     return Group(*boxes)
+
+
+def _nodes(plan: Plan) -> Table:
+    """What is on each node, as far as it can be known before the nodes are there."""
+    bundles, count = bundles_of(plan.config), plan.config.placement.nodes
+    nodes = spread(bundles, count)
+    rows = {}
+    for node in range(count):
+        here = [bundle for bundle, where in zip(bundles, nodes, strict=True) if where == node]
+        roles = Counter(seat.part.split()[0] for bundle in here for seat in bundle.seats)
+        parts = ", ".join(counted(number, role) for role, number in roles.items())
+        rows[f"node {node}"] = f"{amount(*total(here))}: {parts}"
+    return facts(rows)
+
+
+def _kinds(found: Sequence[Process], several: bool) -> list[tuple[str, str]]:
+    """Each GPU; of a cluster, one for all that hold the same, and how many others do."""
+    gpus: dict[str, list[Process]] = {}
+    for process in found:
+        if process.device != "CPU":
+            gpus.setdefault(process.device, []).append(process)
+    if not several:
+        return [(gpu, "") for gpu in gpus]
+    kinds: dict[tuple[tuple[str, int], ...], list[str]] = {}
+    for gpu, held in gpus.items():
+        kind = tuple((process.name.split()[0], process.total) for process in held)
+        kinds.setdefault(kind, []).append(gpu)
+    return [(first, f" and {len(others)} like it" if others else "") for first, *others in kinds.values()]
 
 
 def _box(title: str, inside: dict[str, int], room: int | None, option: str, below: str) -> Panel:

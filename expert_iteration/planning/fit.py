@@ -1,11 +1,14 @@
 """What cannot fit, in one line each: the numbers, the keys and the remedy."""
 
+import math
 from collections.abc import Iterator, Sequence
 
 from expert_iteration.algorithms import needs_reference
 from expert_iteration.checks import gpus_needed
 from expert_iteration.choices import Device
 from expert_iteration.config import RunConfig
+from expert_iteration.placement.bundles import bundles_of
+from expert_iteration.placement.nodes import homeless
 from expert_iteration.planning.disk import DiskUse
 from expert_iteration.planning.machine import Machine
 from expert_iteration.planning.memory import GIB, Process, cache_bytes_per_token
@@ -13,7 +16,13 @@ from expert_iteration.planning.shapes import Shape
 
 
 def too_few_devices(config: RunConfig, machine: Machine) -> Iterator[str]:
-    needed, there = gpus_needed(config), len(machine.gpus)
+    needed = gpus_needed(config)
+    if config.ray.address is not None and machine.here:
+        return  # what the nodes of a cluster have is not known here
+    if config.placement.nodes > 1:
+        yield from _too_small_nodes(config, len(machine.gpus))
+        return
+    there = len(machine.gpus)
     if needed > there:
         place, whose = config.placement, "this machine has" if machine.here else "--devices says"
         yield (
@@ -22,6 +31,15 @@ def too_few_devices(config: RunConfig, machine: Machine) -> Iterator[str]:
             f"{place.infer.tensor_parallel}, placement.reference.devices "
             f"{place.reference.devices if needs_reference(config) else 0}), but {whose} {there}; lower them, "
             "take placement=one_gpu or placement=cpu, or describe another machine by --devices and --memory."
+        )
+
+
+def _too_small_nodes(config: RunConfig, gpus: int) -> Iterator[str]:
+    nodes = config.placement.nodes
+    if left := homeless(bundles_of(config), [(gpus, math.inf)] * nodes):
+        yield (
+            f"{nodes} nodes (placement.nodes) of {gpus} GPUs (--devices) have no room for {left}; lower "
+            "placement.train.devices or placement.infer.replicas, or raise placement.nodes."
         )
 
 

@@ -5,14 +5,16 @@ backward pass of a Llama-like decoder keeps for one micro-batch; gradients of ac
 come on top, for which SLACK stands.
 """
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from itertools import count
 
 from expert_iteration.algorithms import needs_reference
 from expert_iteration.checks import most_kept
 from expert_iteration.choices import Device, Dtype, Runtime
-from expert_iteration.config import PlacementConfig, RunConfig
+from expert_iteration.config import RunConfig
+from expert_iteration.placement.bundles import bundles_of
+from expert_iteration.placement.nodes import spread
 from expert_iteration.planning.shapes import Shape
 
 MIB, GIB = 2**20, 2**30
@@ -25,7 +27,7 @@ BUCKET_BYTES = 64 * MIB
 BUCKET_ELEMENTS = 2**25
 """Gradients that ranks sum at a time, as in learner.py."""
 OBJECT_STORE_BYTES = 512 * MIB
-"""Of Ray, as in actors/workers.py."""
+"""Of Ray, as in actors/instance.py."""
 SLACK = 0.1
 """Share of the activations and logits that comes on top for their gradients and the allocator."""
 CUDA_CONTEXT = GIB // 2
@@ -50,11 +52,12 @@ class Process:
 
     name: str
     device: str
-    """`CPU`, or a GPU by number."""
+    """`CPU`, or a GPU by number; where there are several nodes, a GPU of one."""
     parts: dict[str, int]
     """Of the device's memory, by what it is for."""
     host: dict[str, int] = field(default_factory=dict)
     """Of the host's, for a process on a GPU."""
+    node: int = 0
 
     @property
     def total(self) -> int:
@@ -69,7 +72,7 @@ def processes(config: RunConfig, shape: Shape, device_bytes: int | None) -> list
     Args:
         device_bytes: memory of each GPU, or on CPU of the host; None: unknown.
     """
-    place, devices = config.placement, _devices(config.placement)
+    place, devices = config.placement, _devices(config)
     parts = place.infer.tensor_parallel
     engines = [f"collector {replica}" for replica in range(place.infer.replicas)]
     if parts > 1:
@@ -86,23 +89,29 @@ def processes(config: RunConfig, shape: Shape, device_bytes: int | None) -> list
         names = [f"reference {rank}" for rank in range(place.reference.devices)]
         roles.append((names, _reference(config, shape), config.model.dtype))
     # on the way to a GPU, the weights pass through the host
-    return [
-        Process(name, next(devices), memory, {"weights": shape.parameters * SIZE[dtype]})
-        for names, memory, dtype in roles
-        for name in names
-    ]
+    found = []
+    for names, memory, dtype in roles:
+        for name in names:
+            node, device = next(devices)
+            found.append(Process(name, device, memory, {"weights": shape.parameters * SIZE[dtype]}, node))
+    return found
 
 
-def _devices(placement: PlacementConfig) -> Iterator[str]:
-    """Devices in the order in which they are given out."""
-    for number in count():
-        on_gpu = "GPU 0" if placement.shared else f"GPU {number}"
-        yield "CPU" if placement.device is Device.cpu else on_gpu
+def _devices(config: RunConfig) -> Iterator[tuple[int, str]]:
+    """Node and device of each process, in the order in which they are listed."""
+    place, bundles, given = config.placement, bundles_of(config), Counter[int]()
+    for bundle, node in zip(bundles, spread(bundles, place.nodes), strict=True):
+        for part in (seat.part for seat in bundle.seats if seat.cpus):
+            for _ in range(place.infer.tensor_parallel if part.startswith("collector") else 1):
+                where = f"node {node} " if place.nodes > 1 else ""
+                yield node, f"{where}GPU {given[node]}" if bundle.gpus else "CPU"
+                given[node] += not place.shared
 
 
 def host(config: RunConfig, shape: Shape, found: list[Process]) -> dict[str, int]:
-    """Host memory by what it is for, in bytes: all that does not lie on a GPU."""
+    """Memory of the host of the driver by what it is for, in bytes: all that does not lie on a GPU."""
     parts: dict[str, int] = {}
+    found = [process for process in found if process.node == 0]
     for process in found:
         own = process.parts if process.device == "CPU" else process.host
         parts[process.name] = sum(own.values())

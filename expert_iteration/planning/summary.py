@@ -38,7 +38,7 @@ def _algorithm(config: RunConfig) -> str:
 def _learning(config: RunConfig) -> str:
     options = config.optimizer
     return (
-        f"AdamW at {options.learning_rate:g} ({options.schedule.value}), {_count(config.epochs, 'epoch')}, "
+        f"AdamW at {options.learning_rate:g} ({options.schedule.value}), {counted(config.epochs, 'epoch')}, "
         f"batches of {config.batch_size}, micro-batches of {config.micro_batch_tokens:,} tokens"
     )
 
@@ -58,12 +58,13 @@ def _weights(config: RunConfig) -> str:
 
 def _placement(config: RunConfig) -> str:
     place = config.placement
-    engines = _count(place.infer.replicas, "engine")
+    engines = counted(place.infer.replicas, "engine")
     if place.infer.tensor_parallel > 1:
         engines += f" on {place.infer.tensor_parallel} devices each"
     shared = ", all on one GPU" if place.shared else ""
-    trainers = _count(place.train.devices, "trainer")
-    return f"{place.device.value}, runtime {config.runtime.value}: {trainers}, {engines}{shared}"
+    nodes = f", over {place.nodes} nodes" if place.nodes > 1 else ""
+    trainers = counted(place.train.devices, "trainer")
+    return f"{place.device.value}, runtime {config.runtime.value}: {trainers}, {engines}{shared}{nodes}"
 
 
 def work(plan: Plan) -> Table:
@@ -84,7 +85,7 @@ def work(plan: Plan) -> Table:
 def _rollouts(plan: Plan, first: Forecast) -> str:
     config, group = plan.config, first.group
     prompts, answers = config.prompts_per_iteration, config.rollouts_per_prompt
-    times = f"in {_count(config.iterations, 'iteration')}"
+    times = f"in {counted(config.iterations, 'iteration')}"
     if group.sampled == 0:
         return f"none: {prompts:,} demonstrations an iteration, {plan.visits:,} {times}"
     words = (
@@ -113,7 +114,7 @@ def _pushes(plan: Plan, first: Forecast) -> str:
     words = f"{first.counts.pushes:,}"
     if plan.model.shape is None:
         return words
-    engines = _count(plan.config.placement.infer.replicas, "engine")
+    engines = counted(plan.config.placement.infer.replicas, "engine")
     return f"{words}, {size(push_bytes(plan.config, plan.model.shape))} each, to {engines}"
 
 
@@ -175,5 +176,5 @@ def _measured(odds: Odds, length: float) -> str:
     )
 
 
-def _count(number: int, noun: str) -> str:
+def counted(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"

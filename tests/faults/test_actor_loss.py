@@ -17,7 +17,9 @@ from safetensors.torch import load_file
 
 from expert_iteration.actors.crew import Crew, Lost, Part
 from expert_iteration.actors.shells import NotStarted
+from expert_iteration.actors.silence import write_stacks
 from expert_iteration.faults import POINTS, order_of
+from expert_iteration.placement.places import Place
 from expert_iteration.workers import ComponentLost
 from tests.runs import ROOT, SMALL, Finished, train, wait_until
 
@@ -63,6 +65,13 @@ class FakeActor:
         return self.up
 
 
+class FakeGround:
+    """One machine."""
+
+    async def write_stacks(self, found):
+        return await write_stacks([(place.pid, log) for place, log in found])
+
+
 class FakeSilent:
     """Has the process `pid`, and never answers."""
 
@@ -90,7 +99,7 @@ def crew_of(*parts, max_restarts=3, limit=30.0):
         renewed.append(part.name)
         part.actor.up = True
 
-    return Crew(parts, limit, max_restarts, renew), renewed
+    return Crew(parts, limit, max_restarts, renew, FakeGround()), renewed
 
 
 def test_a_lost_actor_is_renewed_and_asked_again(caplog):
@@ -219,7 +228,7 @@ def sleeper(tmp_path):
     try:
         assert wait_until(lambda: "ready" in log.read_text(), seconds=60)
         silent = part(FakeSilent(process.pid), log=log)
-        silent.pid = process.pid
+        silent.place = Place("here", "127.0.0.1", process.pid)
         yield silent
     finally:
         process.kill()
@@ -237,7 +246,7 @@ def test_a_silent_actor_is_named_and_its_stacks_are_in_its_log(sleeper):
 
 def test_a_silent_actor_that_is_stopped_is_said_to_be(sleeper):
     crew, _ = crew_of(sleeper, limit=0.1)
-    os.kill(sleeper.pid, signal.SIGSTOP)
+    os.kill(sleeper.place.pid, signal.SIGSTOP)
     with pytest.raises(TimeoutError, match=r"^collector 0, .* does not react to signals"):
         asyncio.run(crew.ask(sleeper, "work"))
 

@@ -1,0 +1,111 @@
+"""Ray clusters of several nodes on this machine, each with an address of its own."""
+
+import os
+import re
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from tests.runs import ROOT, wait_until
+
+OPTIONS = ("--min-worker-port=0", "--max-worker-port=0", "--object-store-memory=150000000")
+"""As many nodes share this machine."""
+FOLDER = r"--temp-dir=(\S+)/ray"
+HIDE = 'mount -t tmpfs none "$1"; shift; exec "$@"'
+
+
+def may_hide_folders() -> bool:
+    """Whether a process may have a file system of its own."""
+    return subprocess.run(["unshare", "-m", "true"], capture_output=True).returncode == 0
+
+
+class Cluster:
+    """Nodes started by scripts/ray/start_node.sh, as on Slurm."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        token = folder / "token"
+        token.touch(mode=0o600)
+        token.write_text(secrets.token_hex(32))
+        with socket.create_server(("127.0.0.2", 0)) as server:
+            self.address = f"127.0.0.2:{server.getsockname()[1]}"
+        self.environment = {"RAY_AUTH_TOKEN_PATH": str(token)}
+        self._nodes: dict[str, subprocess.Popen[bytes]] = {}
+
+    def add(self, cpus: int, gpus: int = 0, hidden: Path | None = None) -> str:
+        """Start a node and return its address; on that node, the folder `hidden` is another one."""
+        number = len(self._nodes) + 2
+        address = f"127.0.0.{number}"
+        role = "head" if number == 2 else "join"
+        room = f"--num-cpus={cpus}", f"--num-gpus={gpus}"
+        command = ["bash", "scripts/ray/start_node.sh", role, self.address, *room, *OPTIONS]
+        if role == "join":
+            command.append(f"--node-ip-address={address}")
+        if hidden is not None:
+            command = ["unshare", "-m", "bash", "-c", HIDE, "-", str(hidden), *command]
+        with self.log(address).open("wb") as log:
+            self._nodes[address] = subprocess.Popen(
+                command,
+                cwd=ROOT,
+                env=os.environ | self.environment,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        return address
+
+    def log(self, address: str) -> Path:
+        return self._folder / f"{address}.log"
+
+    def up(self) -> bool:
+        """Whether all nodes have started."""
+        return all("Ray runtime started" in self.log(address).read_text() for address in self._nodes)
+
+    def kill(self, address: str) -> None:
+        """As when a machine loses its power; what it had on its disk goes too."""
+        session = str(self._nodes[address].pid)
+        folders = {name for title in self._listed({session}) for name in re.findall(FOLDER, title)}
+        with suppress(ProcessLookupError):
+            os.killpg(self._nodes[address].pid, signal.SIGKILL)
+        for folder in folders:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def processes(self) -> list[str]:
+        """Command lines of what the nodes run."""
+        for node in self._nodes.values():
+            node.poll()  # one that has ended is listed until somebody asks
+        return self._listed({str(node.pid) for node in self._nodes.values()})
+
+    def _listed(self, sessions: set[str]) -> list[str]:
+        """Command lines of sessions: each node is one."""
+        listed = subprocess.check_output(["ps", "-e", "-o", "sess=,args="], text=True).splitlines()
+        return [line.split(None, 1)[1] for line in listed if line.split(None, 1)[0] in sessions]
+
+    def folder(self) -> Path:
+        """Where the files of the one node lie."""
+        [found] = {name for title in self.processes() for name in re.findall(FOLDER, title)}
+        return Path(found)
+
+    def close(self) -> None:
+        """Tell the nodes to end, the head last, and kill what does not."""
+        for address in reversed(self._nodes):
+            self._nodes[address].terminate()
+        wait_until(lambda: not self.processes(), seconds=40)
+        for address in self._nodes:
+            self.kill(address)
+            self._nodes[address].wait()
+
+
+@contextmanager
+def cluster(folder: Path) -> Iterator[Cluster]:
+    folder.mkdir()
+    found = Cluster(folder)
+    try:
+        yield found
+    finally:
+        found.close()
