@@ -14,12 +14,12 @@ from tests.plans import PUBLISHED, SMALL, composed, plan, shape
 
 
 def test_the_numbers_of_other_modules_are_theirs() -> None:
-    from expert_iteration import learner, model, weights
+    from expert_iteration import gradients, model, weights
     from expert_iteration.actors import workers
 
     assert memory.LOGITS_AT_ONCE == model.LOGITS_AT_ONCE
     assert memory.BUCKET_BYTES == weights.BUCKET_BYTES
-    assert memory.BUCKET_ELEMENTS == learner.BUCKET_ELEMENTS
+    assert memory.BUCKET_ELEMENTS == gradients.BUCKET_ELEMENTS
     assert memory.OBJECT_STORE_BYTES == workers.OBJECT_STORE_BYTES
 
 
@@ -78,7 +78,7 @@ def test_a_checkpoint_takes_what_is_planned(tmp_path: Path) -> None:
 
     config = resolve_model(composed(*SMALL))
     learner = Learner(config)
-    for parameter in learner.model.parameters():
+    for parameter in learner.policy.model.parameters():
         parameter.grad = torch.zeros_like(parameter)
     learner._optimizer.step()
     learner.save(tmp_path)

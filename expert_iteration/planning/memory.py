@@ -23,7 +23,7 @@ LOGITS_AT_ONCE = 2**28
 BUCKET_BYTES = 64 * MIB
 """Of a push, as in weights.py."""
 BUCKET_ELEMENTS = 2**25
-"""Gradients that ranks sum at a time, as in learner.py."""
+"""Gradients that ranks sum at a time, as in gradients.py."""
 OBJECT_STORE_BYTES = 512 * MIB
 """Of Ray, as in actors/workers.py."""
 SLACK = 0.1
