@@ -113,7 +113,7 @@ def _minima(config: RunConfig) -> list[tuple[str, float | None, float]]:
         ("optimizer.warmup_steps", config.optimizer.warmup_steps, 0),
         ("optimizer.max_grad_norm", config.optimizer.max_grad_norm, 0),
         ("model.lora.rank", config.model.lora.rank, 0),
-        ("model.lora.alpha", config.model.lora.alpha, 1e-6),
+        ("model.lora.alpha", config.model.lora.alpha, 1),
         ("buffer.capacity", config.buffer.capacity, 1),
         ("buffer.priority_alpha", config.buffer.priority_alpha, 0),
         ("buffer.priority_beta", config.buffer.priority_beta, 0),

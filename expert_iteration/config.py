@@ -313,7 +313,7 @@ class LoraConfig:
 
     rank: int = 0
     """0: no adapters, all weights are trained."""
-    alpha: float = 32.0
+    alpha: int = 32
     """What an adapter adds is multiplied by alpha / rank."""
     targets: list[str] | None = None
     """Linear layers of the decoder that get one, such as q_proj; null: all."""

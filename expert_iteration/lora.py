@@ -111,7 +111,7 @@ def merged(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
         value = whole(weight.detach())
         if layer != name:
             a, b = (whole(weights[f"{layer}.lora_{part}{NAME}.weight"].detach()) for part in "AB")
-            scaling = model.get_submodule(layer).scaling[NAME[1:]]  # type: ignore[index,union-attr]
+            scaling = model.get_submodule(layer).scaling[NAME[1:]]  # type: ignore[index]
             value = value.float() + (b.float() @ a.float()) * scaling
         yield name.replace(".base_layer.", "."), value
 

@@ -4,7 +4,7 @@ A sharded tensor is cut along its first dimension, as `torch.chunk` does: the la
 a small one.
 """
 
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -69,5 +69,5 @@ def laid_out(value: Tensor, pattern: Tensor) -> Tensor:
     if isinstance(pattern, DTensor) and value.shape == pattern.shape:
         part = torch.empty_like(pattern, dtype=value.dtype)
         put(part, value)
-        return cast(Tensor, part.detach())
+        return part.detach()
     return value.to(pattern.device, copy=True)

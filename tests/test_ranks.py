@@ -12,12 +12,14 @@ from safetensors.torch import load_file
 from tensordict import TensorDict
 from torch import distributed, multiprocessing
 
+from expert_iteration.agreement import Mismatch
 from expert_iteration.choices import Dtype, Sharding
 from expert_iteration.config import LoraConfig, LossConfig, RunConfig
+from expert_iteration.engine import Request, Rollouts
 from expert_iteration.gathered import save_gathered
 from expert_iteration.learner import Learner
 from expert_iteration.trainer import Trainer
-from expert_iteration.types import Metrics
+from expert_iteration.types import Finish, Metrics, Rollout
 from expert_iteration.weights import Bucket, unpack
 from tests.test_learner import assert_same_step, bad_rows, rows_of, run_config
 
@@ -186,6 +188,11 @@ class Engine:
 
     def finish_update(self) -> None: ...
 
+    def sample(self, requests: Sequence[Request]) -> dict[str, list[Rollouts]]:
+        """What no policy says."""
+        said = Rollout(0, (5, 6), (-50.0, -50.0), "", Finish.STOP, self._version, self._version)
+        return {"collector 0": [(said,)] * len(requests)}
+
 
 def push_twice(rank: int, _: int, config: RunConfig) -> Any:
     trainer, engine = Trainer(config, "cpu", source=None, rank=rank), Engine()
@@ -194,19 +201,25 @@ def push_twice(rank: int, _: int, config: RunConfig) -> Any:
         trainer.publish([engine], 1)
     except ConnectionError:
         broken = True
-    trainer.publish([engine], 2)
-    return broken, engine.weights
+    refused = False
+    try:
+        trainer.publish([engine], 2, probes=[(7, 8, 9)])
+    except Mismatch:
+        refused = True
+    engine.weights.clear()
+    trainer.publish([engine], 3)
+    return broken and refused, engine.weights
 
 
 @pytest.mark.parametrize("settings", [plain, adapted])
-def test_a_push_that_breaks_keeps_no_other_rank_waiting_and_the_next_one_is_whole(
+def test_a_push_that_breaks_or_is_refused_keeps_no_other_rank_waiting_and_the_next_one_is_whole(
     tiny_model: Path, tmp_path: Path, settings: Callable[[Path], RunConfig]
 ) -> None:
     config = settings(tiny_model)
     config.model.engine_dtype = Dtype.float32
     expected = dict(Learner(config).policy.named_weights())
-    (broken, weights), (other, nothing) = on_ranks(tmp_path / "ranks", 2, push_twice, sharded(config, 2))
-    assert broken and not other and not nothing
+    (told, weights), (other, nothing) = on_ranks(tmp_path / "ranks", 2, push_twice, sharded(config, 2))
+    assert told and not other and not nothing
     assert weights.keys() == expected.keys()
     assert all(torch.equal(weights[name], value) for name, value in expected.items())
 

@@ -21,7 +21,7 @@ def merge_adapter(adapter: Path, folder: Path) -> None:
     Raises:
         ConfigError: the base model or the adapter cannot be loaded, or the adapter lacks weights.
     """
-    base = ModelConfig(path=_base_of(adapter))
+    base = _base_of(adapter)
     model: Any = load_model(base, "cpu")
     try:
         with safe_open(adapter / WEIGHTS, "pt") as file:
@@ -43,10 +43,11 @@ def merge_adapter(adapter: Path, folder: Path) -> None:
     copy_tokenizer(source, folder)
 
 
-def _base_of(adapter: Path) -> str:
+def _base_of(adapter: Path) -> ModelConfig:
     try:
         config = json.loads((adapter / ADAPTER).read_text(encoding="utf-8"))
         base, kind = Path(config["base_model_name_or_path"]), config["peft_type"]
+        revision = config.get("revision")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(
             f"{adapter / ADAPTER} names no base model ({type(error).__name__}); write it there as "
@@ -54,4 +55,4 @@ def _base_of(adapter: Path) -> str:
         ) from error
     if kind != "LORA":
         raise ConfigError(f"{adapter} is an adapter of kind {kind}; only those of kind LORA are merged.")
-    return str(base)
+    return ModelConfig(path=str(base), revision=revision)
