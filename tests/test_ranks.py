@@ -216,7 +216,7 @@ def test_a_push_that_breaks_or_is_refused_keeps_no_other_rank_waiting_and_the_ne
     tiny_model: Path, tmp_path: Path, settings: Callable[[Path], RunConfig]
 ) -> None:
     config = settings(tiny_model)
-    config.model.engine_dtype = Dtype.float32
+    config.model.engine_dtype, config.sampling.max_tokens = Dtype.float32, 8
     expected = dict(Learner(config).policy.named_weights())
     (told, weights), (other, nothing) = on_ranks(tmp_path / "ranks", 2, push_twice, sharded(config, 2))
     assert told and not other and not nothing
