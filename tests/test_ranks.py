@@ -241,10 +241,11 @@ def test_a_reader_who_leaves_early_leaves_the_ranks_in_step(tiny_model: Path, tm
 
 
 def restart_and_step(rank: int, ranks: int, config: RunConfig) -> Any:
-    """A step that one rank alone knows to be wrong, then a step, a restart and the same step again."""
+    """A step that one rank alone knows to be wrong, then one, a look, a restart and the same step again."""
     learner = Learner(config, world_size=ranks)
     bad = learner.learn(bad_rows() if rank else rows_of(), progress=0.0)
     first = taught(learner, [1], rank, ranks)
+    weights_and_scores(learner, rank)
     learner.restart()
     return bad, first, taught(learner, [1], rank, ranks)
 
