@@ -203,6 +203,11 @@ def test_what_fits_is_not_refused() -> None:
             ("GPU 0 would need", "set model.gradient_checkpointing=true"),
         ),
         (
+            ("experiment=cs336_ei", "placement.train.devices=2"),
+            described(3, 24, None),
+            ("GPU 0 would need", "set placement.train.sharding=full"),
+        ),
+        (
             ("experiment=cs336_ei", "placement=one_gpu"),
             described(1, 8, None),
             ("GPU 0 would need",),
