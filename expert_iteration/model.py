@@ -153,7 +153,9 @@ class Scorer(torch.nn.Module):
         self._autocast = autocast
 
     def forward(self, batch: MicroBatch) -> ResponseScores:
-        return response_log_probs(self.model, batch, self._autocast)
+        logprobs_N, entropy_N = response_log_probs(self.model, batch, self._autocast)
+        # a view that someone changes in place would lose what gathers the weights for the backward pass
+        return ResponseScores(logprobs_N.clone(), entropy_N)
 
 
 def _score(head: torch.nn.Module, hidden_NH: Tensor, target_N: Tensor) -> ResponseScores:
