@@ -47,9 +47,10 @@ def add_adapters(model: PreTrainedModel, config: ModelConfig, seed: int) -> "Lor
         }
     )
     targets = sorted(there if config.lora.targets is None else config.lora.targets)
-    if strays := [name for name in targets if name not in there] or ["nothing"] * (not targets):
+    strays = [name for name in targets if name not in there]
+    if strays or not targets:
         raise ConfigError(
-            f"model.lora.targets names {strays[0]}, but the linear layers of {config.path} are "
+            f"model.lora.targets names {strays[0] if strays else 'nothing'}, but the linear layers of {config.path} are "
             f"{', '.join(there)}; choose among them, or null for all."
         )
     description = peft.LoraConfig(
