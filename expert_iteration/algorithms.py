@@ -148,6 +148,14 @@ def objective_of(config: RunConfig) -> Objective:
 
 
 def needs_reference(config: RunConfig) -> bool:
+    """Whether a reference model of its own scores the rows.
+
+    With adapters the learner holds one already: its model without them.
+    """
+    return reads_reference(config) and config.model.lora.rank == 0
+
+
+def reads_reference(config: RunConfig) -> bool:
     """Whether the loss, a KL term or a metric reads reference log-probs."""
     asked = config.loss.kl_coefficient > 0 or config.health.measure_kl
     return asked or objective_of(config).reads_reference

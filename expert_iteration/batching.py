@@ -153,6 +153,36 @@ def micro_batches(rows: Sequence[TensorDictBase], token_budget: int) -> list[Mic
     return [_pad([rows[i] for i in batch], tuple(batch)) for batch in batches]
 
 
+def empty_micro_batch() -> MicroBatch:
+    """One row without weight or response: a pass over it takes part in what ranks do together, no more."""
+    none, nothing = torch.zeros(0, dtype=torch.int64), torch.zeros(0)
+    one, zero = torch.ones(1, dtype=torch.int64), torch.zeros(1)
+    return MicroBatch(
+        index=(0,),
+        tokens_BT=torch.zeros(1, 1, dtype=torch.int64),
+        lengths_B=one,
+        responses_B=one - 1,
+        weights_B=zero,
+        advantages_B=zero,
+        versions_B=one - 1,
+        row_N=none,
+        position_N=none,
+        sampled_N=nothing,
+        reference_N=nothing,
+    )
+
+
+def unpad(batches: Sequence[MicroBatch], values: Sequence[Tensor]) -> list[Tensor]:
+    """Values of response tokens, [N] for each micro-batch, by row: [T], 0 on the prompt. All on CPU."""
+    found: dict[int, Tensor] = {}
+    for batch, values_N in zip(batches, values, strict=True):
+        values_BT = torch.zeros(batch.tokens_BT.shape)
+        values_BT[batch.row_N, batch.position_N] = values_N
+        padded = zip(batch.index, batch.lengths_B.tolist(), values_BT, strict=True)
+        found |= {index: row_T[:length].clone() for index, length, row_T in padded}
+    return [found[index] for index in range(len(found))]
+
+
 def _pad(rows: list[TensorDictBase], index: tuple[int, ...]) -> MicroBatch:
     masks = [row[RESPONSE] for row in rows]
     row_N, position_N = pad_sequence(masks, batch_first=True).nonzero(as_tuple=True)

@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from expert_iteration.algorithms import Keep, algorithm_of, needs_reference, objective_of
-from expert_iteration.choices import OnCollapse, Runtime, Start
+from expert_iteration.choices import OnCollapse, Runtime, Sharding, Start
 from expert_iteration.config import ConfigError, RunConfig, members_of
 from expert_iteration.placement.bundles import bundles_of, total
 from expert_iteration.rounds import round_minima, round_problems
@@ -54,6 +54,7 @@ def check(config: RunConfig, gpus: int | None = None) -> None:
         *_batch_problems(config),
         *_mode_problems(config),
         *_placement_problems(config, gpus_here() if gpus is None else gpus),
+        *_sharding_problems(config),
         *_name_problems(config),
         *round_problems(config),
     ):
@@ -106,6 +107,8 @@ def _minima(config: RunConfig) -> list[tuple[str, float | None, float]]:
         ("optimizer.weight_decay", config.optimizer.weight_decay, 0),
         ("optimizer.warmup_steps", config.optimizer.warmup_steps, 0),
         ("optimizer.max_grad_norm", config.optimizer.max_grad_norm, 0),
+        ("model.lora.rank", config.model.lora.rank, 0),
+        ("model.lora.alpha", config.model.lora.alpha, 1),
         ("buffer.capacity", config.buffer.capacity, 1),
         ("buffer.priority_alpha", config.buffer.priority_alpha, 0),
         ("buffer.priority_beta", config.buffer.priority_beta, 0),
@@ -278,6 +281,21 @@ def _placement_problems(config: RunConfig, there: int) -> list[str]:
             f"{placement.infer.replicas} x {placement.infer.tensor_parallel}, reference "
             f"{placement.reference.devices if needs_reference(config) else 0}), but this machine has "
             f"{there}; lower them, or use placement=one_gpu or placement=cpu."
+        )
+    return found
+
+
+def _sharding_problems(config: RunConfig) -> list[str]:
+    train, found = config.placement.train, []
+    if train.sharding is Sharding.full and config.runtime is Runtime.local:
+        found.append(
+            "placement.train.sharding=full needs the processes of runtime=ray, but runtime is local; use "
+            "placement=cpu, or placement.train.sharding=none."
+        )
+    if train.cpu_offload and train.sharding is Sharding.none:
+        found.append(
+            "placement.train.cpu_offload=true moves the parts of sharded weights, but "
+            "placement.train.sharding is none; use full."
         )
     return found
 

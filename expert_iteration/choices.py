@@ -101,6 +101,15 @@ class Dtype(Enum):
     bfloat16 = "bfloat16"
 
 
+class Sharding(Enum):
+    """Of the trained weights, their gradients and moments."""
+
+    none = "none"
+    """Every rank holds all of them."""
+    full = "full"
+    """Every rank holds its part, and weights come together layer by layer where they are needed (FSDP)."""
+
+
 class WandbMode(Enum):
     disabled = "disabled"
     offline = "offline"

@@ -25,6 +25,7 @@ from expert_iteration.choices import (
     Runtime,
     Sampler,
     Schedule,
+    Sharding,
     Start,
     Strategy,
     WandbMode,
@@ -307,6 +308,18 @@ class BufferConfig:
 
 
 @dataclass
+class LoraConfig:
+    """Low-rank adapters that are trained in place of the weights (arXiv 2106.09685)."""
+
+    rank: int = 0
+    """0: no adapters, all weights are trained."""
+    alpha: int = 32
+    """What an adapter adds is multiplied by alpha / rank."""
+    targets: list[str] | None = None
+    """Linear layers of the decoder that get one, such as q_proj; null: all."""
+
+
+@dataclass
 class ModelConfig:
     path: str = MISSING
     """Folder or hub id; `demo` is the model shipped with the package."""
@@ -321,6 +334,7 @@ class ModelConfig:
     """Compute forward and backward in bfloat16, keep the weights in `dtype`."""
     gradient_checkpointing: bool = False
     engine_dtype: Dtype = Dtype.bfloat16
+    lora: LoraConfig = field(default_factory=LoraConfig)
 
 
 @dataclass
@@ -329,6 +343,9 @@ class TrainPlacement:
     """Trainer ranks, one device each."""
     threads: int = 1
     """CPU threads of each rank."""
+    sharding: Sharding = Sharding.none
+    cpu_offload: bool = False
+    """Keep the parts of a sharded model and its moments in the host's memory, and take the steps there."""
 
 
 @dataclass

@@ -1,35 +1,29 @@
 """One optimizer step: micro-batches, backward, sum over ranks, clip, AdamW.
 
 Written for a `torch.distributed` process group, which the caller sets up; one rank is the special
-case. Every rank holds all weights and learns from its own shard of the step's rows.
+case. Every rank learns from its own shard of the step's rows.
 """
 
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
-from itertools import groupby
-from operator import itemgetter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from shutil import copyfile
 
 import torch
 from tensordict import TensorDictBase
 from torch import Tensor, distributed
-from torch.nn.utils import clip_grads_with_norm_, get_total_norm
+from torch.nn.utils import clip_grads_with_norm_
 
 from expert_iteration.algorithms import Advantage, objective_of
 from expert_iteration.batching import REFERENCE, MicroBatch, micro_batches
-from expert_iteration.config import ModelConfig, RunConfig
+from expert_iteration.config import RunConfig
+from expert_iteration.gradients import norm_of, sum_over_ranks
 from expert_iteration.guard import Fault, Guard
 from expert_iteration.losses import Importance, Scored, StepSize, kl_estimate, step_loss
-from expert_iteration.model import load_model, response_log_probs
-from expert_iteration.model_files import model_folder
 from expert_iteration.moments import load_moments, save_moments
+from expert_iteration.policy import Policy
 from expert_iteration.schedules import kl_coefficient, rate_factor
 from expert_iteration.types import Metrics
-
-BUCKET_ELEMENTS = 2**25
-"""Gradient elements that are summed over the ranks in one call."""
 
 LOSS_METRICS = ("loss/total", "loss/objective", "loss/kl", "train/entropy", "train/log_ratio")
 """Means over the step. `loss/kl` is not yet multiplied by its coefficient; `train/log_ratio` is the
@@ -37,8 +31,6 @@ mean of log pi - log pi_old: 0 just after a push, growing with the distance from
 
 IMPORTANCE_SUMS = ("clipped", "weight", "weight_squared")
 """Over the response tokens of a step, for losses with importance weights."""
-
-TOKENIZER_FILES = ("added_tokens*", "chat_template*", "merges*", "special_tokens*", "tokenizer*", "vocab*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +61,7 @@ class Learner:
     """
 
     def __init__(self, config: RunConfig, device: str | torch.device = "cpu", world_size: int = 1) -> None:
-        self.model = load_model(config.model, device).train()
+        self.policy = Policy(config, device)
         self.steps = 0
         """Optimizer steps of the run so far, skipped ones included."""
         self.version = 0
@@ -86,7 +78,7 @@ class Learner:
         """Forget the moments of AdamW. The schedule goes on, and its warm-up does not come again."""
         options = self._config.optimizer
         self._optimizer = torch.optim.AdamW(
-            self.model.parameters(),
+            self.policy.trained.values(),
             lr=options.learning_rate,
             betas=(options.beta1, options.beta2),
             weight_decay=options.weight_decay,
@@ -95,7 +87,7 @@ class Learner:
 
     def restart(self) -> None:
         """Go back to the initial weights with a fresh optimizer, as if no step had been taken."""
-        self._take_weights(self._config.model)
+        self.policy.restart()
         self.reset_optimizer()
         self._restarted_at = self.steps
         self._guard.restart()
@@ -137,23 +129,12 @@ class Learner:
             "train/spikes": float(fault is Fault.SPIKE),
         }
 
-    def named_weights(self) -> Iterator[tuple[str, Tensor]]:
-        """Name and value of every weight, on its device; a tied output layer is left out."""
-        for name, parameter in self.model.named_parameters():
-            yield name, parameter.detach()
-
     def save(self, folder: Path, rank: int = 0) -> None:
-        """Write this rank's part of what `load` needs: its share of the moments, and if first, all the rest.
-
-        `model/` is a Hugging Face folder with the tokenizer of the initial model.
-        """
-        save_moments(self._optimizer, self.model, folder, rank, self._world_size)
+        """Write what `load` needs: a share of the moments, and if first, all the rest. All ranks must."""
+        self.policy.save(folder / "model", rank)
+        save_moments(self._optimizer, self.policy.trained, folder, rank, self._world_size)
         if rank > 0:
             return
-        self.model.save_pretrained(folder / "model")
-        source = model_folder(self._config.model)
-        for file in {file for pattern in TOKENIZER_FILES for file in source.glob(pattern) if file.is_file()}:
-            copyfile(file, folder / "model" / file.name)
         counts = {"steps": self.steps, "restarted_at": self._restarted_at, "ranks": self._world_size}
         state = counts | {"guard": asdict(self._guard)}
         (folder / "trainer.json").write_text(json.dumps(state))
@@ -164,15 +145,12 @@ class Learner:
         Raises:
             ConfigError: the model of `folder` cannot be read.
         """
-        self._take_weights(replace(self._config.model, path=str(folder / "model")))
+        self.policy.load(folder / "model")
         self.reset_optimizer()
         state = json.loads((folder / "trainer.json").read_text())
-        load_moments(self._optimizer, self.model, folder, state["ranks"])
+        load_moments(self._optimizer, self.policy.trained, folder, state["ranks"])
         self.steps, self._restarted_at = state["steps"], state["restarted_at"]
         self._guard = Guard(**state["guard"])
-
-    def _take_weights(self, config: ModelConfig) -> None:
-        self.model.load_state_dict(load_model(config, "cpu").state_dict())
 
     def _measure(self, batches: Sequence[MicroBatch]) -> tuple[StepSize, float, Metrics]:
         """Size of the step, mean of its advantages, and counts for the log."""
@@ -183,7 +161,7 @@ class Learner:
             sum(int(batch.lengths_B.sum()) for batch in batches),
             sum(batch.tokens_BT.numel() for batch in batches),
         ]
-        total = self._sum_over_ranks(torch.tensor(local, dtype=torch.float64, device=self.model.device))
+        total = self._sum_over_ranks(torch.tensor(local, dtype=torch.float64, device=self.policy.device))
         advantages, *numbers = total.tolist()
         responses, sequences, tokens, padded = (int(number) for number in numbers)
         return (
@@ -199,10 +177,10 @@ class Learner:
         )
 
     def _backward(self, batches: Sequence[MicroBatch], step: Step) -> Metrics:
-        sums = torch.zeros(len(LOSS_METRICS) + len(IMPORTANCE_SUMS), device=self.model.device)
-        for batch in batches:
-            scored, entropy_N = self._score(batch.to(self.model.device), step)
-            loss, values = self._loss(scored, batch.weights_B.to(self.model.device), step)
+        sums = torch.zeros(len(LOSS_METRICS) + len(IMPORTANCE_SUMS), device=self.policy.device)
+        for batch in self.policy.joint(batches):
+            scored, entropy_N = self._score(batch, step)
+            loss, values = self._loss(scored, batch.weights_B, step)
             loss.backward()
             with torch.no_grad():
                 means = [entropy_N.sum(), (scored.logprobs_N - scored.sampled_N).sum()]
@@ -217,7 +195,7 @@ class Learner:
 
     def _score(self, batch: MicroBatch, step: Step) -> tuple[Scored, Tensor]:
         """What the loss reads of a micro-batch, and the entropy of its tokens."""
-        logprobs_N, entropy_N = response_log_probs(self.model, batch, self._config.model.autocast)
+        logprobs_N, entropy_N = self.policy(batch)
         centred = self._objective.advantage is Advantage.BATCH
         scored = Scored(
             logprobs_N=logprobs_N,
@@ -259,17 +237,14 @@ class Learner:
 
     def _gradient_norm(self) -> float:
         """Global norm of the gradient of the whole step, after it is summed over the ranks."""
-        parameters = [p for p in self.model.parameters() if p.requires_grad]
-        if self._world_size > 1:
-            for parameter in parameters:
-                if parameter.grad is None:
-                    parameter.grad = torch.zeros_like(parameter)
-            sum_in_buckets([parameter.grad for parameter in parameters])
-        return get_total_norm([p.grad for p in parameters if p.grad is not None]).item()
+        parameters = list(self.policy.trained.values())
+        if self._world_size > 1 and not self.policy.sharded:
+            sum_over_ranks(parameters)
+        return norm_of(parameters)
 
     def _update(self, rate: float, grad_norm: float) -> None:
         clip_grads_with_norm_(
-            self.model.parameters(), self._config.optimizer.max_grad_norm, torch.tensor(grad_norm)
+            self.policy.trained.values(), self._config.optimizer.max_grad_norm, torch.tensor(grad_norm)
         )
         for group in self._optimizer.param_groups:
             group["lr"] = rate
@@ -279,21 +254,3 @@ class Learner:
         if self._world_size > 1:
             distributed.all_reduce(values)
         return values
-
-
-def sum_in_buckets(gradients: Sequence[Tensor]) -> None:
-    """Sum each gradient over all ranks, in place, in flat pieces of about BUCKET_ELEMENTS."""
-    for _, bucket in groupby(_numbered(gradients), key=itemgetter(0)):
-        members = [gradient for _, gradient in bucket]
-        flat = torch.cat([gradient.flatten() for gradient in members])
-        distributed.all_reduce(flat)
-        for gradient, summed in zip(members, flat.split([g.numel() for g in members]), strict=True):
-            gradient.copy_(summed.view_as(gradient))
-
-
-def _numbered(gradients: Sequence[Tensor]) -> Iterator[tuple[tuple[torch.dtype, int], Tensor]]:
-    """Each gradient with the key of its bucket: neighbours of one type share one up to its size."""
-    before = 0
-    for gradient in gradients:
-        yield (gradient.dtype, before // BUCKET_ELEMENTS), gradient
-        before += gradient.numel()

@@ -129,7 +129,7 @@ def response_log_probs(
     computed in pieces, and again in the backward pass.
     """
     head = model.get_output_embeddings()
-    with torch.autocast(model.device.type, torch.bfloat16, enabled=autocast):
+    with torch.autocast(batch.tokens_BT.device.type, torch.bfloat16, enabled=autocast):
         hidden_BTH = _hidden_states(model, batch.tokens_BT)
         predictor_N = batch.row_N * hidden_BTH.shape[1] + batch.position_N - 1
         hidden_NH = hidden_BTH.flatten(0, 1).index_select(0, predictor_N)
@@ -142,6 +142,20 @@ def response_log_probs(
             for hidden, target in zip(hidden_NH.split(rows), target_N.split(rows), strict=True)
         ]
     return ResponseScores(*(torch.cat(column) for column in zip(*parts, strict=True)))
+
+
+class Scorer(torch.nn.Module):
+    """`response_log_probs` as the forward pass of a module, which is where sharded weights come together."""
+
+    def __init__(self, model: PreTrainedModel, autocast: bool) -> None:
+        super().__init__()
+        self.model = model
+        self._autocast = autocast
+
+    def forward(self, batch: MicroBatch) -> ResponseScores:
+        logprobs_N, entropy_N = response_log_probs(self.model, batch, self._autocast)
+        # a view that someone changes in place would lose what gathers the weights for the backward pass
+        return ResponseScores(logprobs_N.clone(), entropy_N)
 
 
 def _score(head: torch.nn.Module, hidden_NH: Tensor, target_N: Tensor) -> ResponseScores:

@@ -9,7 +9,7 @@ from tensordict import TensorDictBase
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from expert_iteration.batching import GROUP_ID, micro_batches
+from expert_iteration.batching import GROUP_ID, micro_batches, unpad
 from expert_iteration.config import RunConfig
 from expert_iteration.model import load_model, response_log_probs
 
@@ -35,12 +35,6 @@ class ReferenceModel:
 @torch.no_grad()
 def score_rows(model: PreTrainedModel, rows: Sequence[TensorDictBase], config: RunConfig) -> list[Tensor]:
     """Log-probs of the response tokens of each row under `model`, as `ReferenceModel.log_probs` has them."""
-    scores: dict[int, Tensor] = {}
-    for cut in micro_batches(rows, config.micro_batch_tokens):
-        batch = cut.to(model.device)
-        logprobs_BT = torch.zeros(batch.tokens_BT.shape, device=model.device)
-        logprobs_N, _ = response_log_probs(model, batch, config.model.autocast)
-        logprobs_BT[batch.row_N, batch.position_N] = logprobs_N
-        padded = zip(cut.index, cut.lengths_B.tolist(), logprobs_BT.cpu(), strict=True)
-        scores |= {index: row_T[:length].clone() for index, length, row_T in padded}
-    return [scores[index] for index in range(len(rows))]
+    cuts = micro_batches(rows, config.micro_batch_tokens)
+    scores = (response_log_probs(model, cut.to(model.device), config.model.autocast) for cut in cuts)
+    return unpad(cuts, [logprobs_N.cpu() for logprobs_N, _ in scores])

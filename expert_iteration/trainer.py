@@ -2,19 +2,18 @@
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from statistics import fmean
 from typing import Protocol
 
 import torch
 from tensordict import TensorDictBase
-from torch import Tensor
 
 from expert_iteration.agreement import Mismatch, Sampler, TokenIds, verify
 from expert_iteration.config import RunConfig
 from expert_iteration.faults import reach
 from expert_iteration.learner import Learner
-from expert_iteration.reference import score_rows
 from expert_iteration.timeline import Timeline
 from expert_iteration.types import Metrics, Pace
 from expert_iteration.weights import DamagedWeights, EngineClient, push
@@ -69,24 +68,32 @@ class Trainer:
     def publish(self, engines: Sequence[Published], version: int, probes: Sequence[TokenIds] = ()) -> Metrics:
         """Bring the trained weights to every engine, as policy `version`.
 
-        Where there are `probes`, prompts with room for an answer, the push is verified by them.
+        The first rank does, and every other one must be called as well. Where there are `probes`, prompts
+        with room for an answer, the push is verified by them.
 
         Raises:
             Mismatch: an engine does not hold what the trainer does.
         """
-        self._learner.version = version
-        reach("trainer.push")
-        weights, checked = self._learner.named_weights(), bool(probes)
-        with self._timeline.span("push"):
+        policy, self._learner.version = self._learner.policy, version
+        if self._rank > 0:
+            policy.follow()
+            return {}
+        with policy.leading():
+            reach("trainer.push")
+            metrics = self._push(engines, version, bool(probes))
+            if probes:
+                with self._timeline.span("verify"):
+                    metrics |= verify(engines, policy.score, probes, version, self._config)
+        return metrics
+
+    def _push(self, engines: Sequence[Published], version: int, checked: bool) -> Metrics:
+        # closed when a push breaks, so that the other ranks do not wait in the midst of a gathering
+        with self._timeline.span("push"), closing(self._learner.policy.named_weights()) as weights:
             try:
                 report = push(weights, engines, version, self._engine_dtype, checksums=checked)
             except DamagedWeights as error:
                 raise Mismatch(str(error)) from error
-        metrics = {"push/seconds": report.seconds, "push/mebibytes": report.bytes / 2**20}
-        if checked:
-            with self._timeline.span("verify"):
-                metrics |= verify(engines, self._score, probes, version, self._config)
-        return metrics
+        return {"push/seconds": report.seconds, "push/mebibytes": report.bytes / 2**20}
 
     def reset_optimizer(self) -> None:
         self._learner.reset_optimizer()
@@ -100,9 +107,6 @@ class Trainer:
 
     def load(self, folder: Path) -> None:
         self._learner.load(folder)
-
-    def _score(self, rows: Sequence[TensorDictBase]) -> list[Tensor]:
-        return score_rows(self._learner.model, rows, self._config)
 
     def _batches(self, first: int, count: int) -> Iterator[Sequence[TensorDictBase]]:
         """Shards of `count` steps; the next one is fetched while the caller works on this one."""

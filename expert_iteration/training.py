@@ -40,7 +40,9 @@ async def train(config: RunConfig, data: Data, workers: Workers, run: Run, repor
     finally:
         watching.cancel()
     await run.settle()
-    reporter.finish(reason, (await workers.snapshot()).totals | data.left_out)
+    totals = (await workers.snapshot()).totals
+    totals.update(data.left_out)
+    reporter.finish(reason, totals)
     return reason
 
 

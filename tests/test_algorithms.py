@@ -171,7 +171,7 @@ def row_of(tokens: list[int], advantage: float) -> TensorDict:
 def log_prob(learner: Learner, row: TensorDict) -> float:
     """Of the response."""
     with torch.no_grad():
-        logprobs_TV = learner.model(row[TOKENS][None]).logits[0].log_softmax(-1)
+        logprobs_TV = learner.policy.model(row[TOKENS][None]).logits[0].log_softmax(-1)
     said_T = logprobs_TV[:-1].gather(-1, row[TOKENS][1:, None]).squeeze(-1)
     return float(said_T[row[RESPONSE][1:]].sum())
 
@@ -183,14 +183,14 @@ def test_a_run_goes_on_from_the_model_that_another_one_saved(tiny_model: Path, t
     )
     first.optimizer.learning_rate = 1e-3
     taught = Learner(first)
-    start = {name: value.clone() for name, value in taught.named_weights()}
+    start = {name: value.clone() for name, value in taught.policy.named_weights()}
     taught.learn([row_of([9, 8, 70, 71, 72], advantage=1.0)], progress=0.0)
     taught.save(tmp_path)
     second = replace(
         first, algorithm=AlgorithmConfig(name="grpo"), model=ModelConfig(str(tmp_path / "model"))
     )
-    inherited = dict(Learner(second).named_weights())
-    assert all(torch.equal(value, inherited[name]) for name, value in taught.named_weights())
+    inherited = dict(Learner(second).policy.named_weights())
+    assert all(torch.equal(value, inherited[name]) for name, value in taught.policy.named_weights())
     assert any(not torch.equal(value, start[name]) for name, value in inherited.items())
     ids = [load_tokenizer(resolve_model(config).model).encode("2+2=4") for config in (first, second)]
     assert ids[0] == ids[1]

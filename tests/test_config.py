@@ -158,6 +158,13 @@ def test_a_selection_named_on_the_command_line_wins_over_the_algorithm():
         (["placement.nodes=2"], ["placement.nodes (2)", "ray.address is null", "placement=cluster"]),
         (["placement.train.threads=0"], ["placement.train.threads (0)", "at least 1"]),
         (["placement=split", "placement.infer.replicas=4096"], ["GPUs", "4096 x 1", "placement=cpu"]),
+        (
+            ["placement=local", "placement.train.sharding=full"],
+            ["placement.train.sharding=full", "runtime is local", "placement=cpu"],
+        ),
+        (["placement.train.cpu_offload=true"], ["placement.train.cpu_offload", "placement.train.sharding"]),
+        (["model.lora.rank=-1"], ["model.lora.rank (-1)", "at least 0"]),
+        (["model.lora.alpha=0"], ["model.lora.alpha (0)", "at least 1"]),
         (["algorithm.name=magic"], ["algorithm.name (magic)", "expert_iteration"]),
         (["task.name=quiz"], ["task.name (quiz)", "gsm8k"]),
         (["task.name=mixture"], ["task.name (mixture)", "task.members (none)"]),

@@ -29,8 +29,9 @@ from expert_iteration.config import (
     OptimizerConfig,
     RunConfig,
 )
+from expert_iteration.gradients import sum_in_buckets
 from expert_iteration.guard import FEWEST, Diverged
-from expert_iteration.learner import Learner, sum_in_buckets
+from expert_iteration.learner import Learner
 from expert_iteration.reference import ReferenceModel
 from expert_iteration.schedules import kl_coefficient, rate_factor
 from expert_iteration.trainer import Trainer
@@ -69,7 +70,7 @@ def rows_of(seed: int = 0, count: int = 6) -> list[TensorDict]:
 
 
 def weights(learner: Learner) -> dict[str, torch.Tensor]:
-    return {name: value.clone() for name, value in learner.named_weights()}
+    return {name: value.clone() for name, value in learner.policy.named_weights()}
 
 
 def stepped(config: RunConfig, rows: list[TensorDict]) -> tuple[Metrics, dict[str, torch.Tensor]]:
@@ -282,7 +283,7 @@ def test_a_step_that_is_not_finite_is_skipped_and_counted(tiny_model: Path, valu
     bad[3][REFERENCE][-1] = value
     skipped = learner.learn(bad, progress=0.0)
     assert (skipped["train/skipped"], skipped["train/spikes"]) == (1, 0)
-    assert all(torch.equal(value, before[name]) for name, value in learner.named_weights())
+    assert all(torch.equal(value, before[name]) for name, value in learner.policy.named_weights())
     after = learner.learn(rows, progress=0.0)
     assert after["train/skipped"] == 0 and math.isfinite(after["loss/total"])
     torch.testing.assert_close(weights(learner), stepped(config, rows)[1], rtol=0, atol=0)
@@ -362,7 +363,7 @@ def test_so_many_steps_left_out_in_a_row_end_the_run(tiny_model: Path) -> None:
     assert learner.learn([], progress=0.0)["train/skipped"] == 1, "holds nothing: neither counts nor resets"
     with pytest.raises(Diverged, match=r"2 optimizer steps in a row .* loss nan .*learning_rate \(0\.001\)"):
         learner.learn(bad_rows(), progress=0.0)
-    assert all(torch.equal(value, before[name]) for name, value in learner.named_weights())
+    assert all(torch.equal(value, before[name]) for name, value in learner.policy.named_weights())
 
 
 def test_what_went_wrong_in_a_row_still_counts_after_a_restart(tiny_model: Path) -> None:
@@ -423,7 +424,7 @@ def test_a_checkpoint_of_any_number_of_ranks_resumes_on_any_other(
         resumed.load(tmp_path)
         resumed.learn(rows_of(seed=2), progress=0.0)
         expected = weights(straight)
-        assert all(torch.equal(value, expected[name]) for name, value in resumed.named_weights())
+        assert all(torch.equal(value, expected[name]) for name, value in resumed.policy.named_weights())
 
 
 def test_each_rank_writes_its_share_of_the_moments_and_the_first_all_else(
@@ -434,7 +435,7 @@ def test_each_rank_writes_its_share_of_the_moments_and_the_first_all_else(
         taught(run_config(tiny_model), world_size=2).save(tmp_path / str(rank), rank)
     first, second = (load_file(tmp_path / str(rank) / f"trainer_{rank}.safetensors") for rank in (0, 1))
     learner = Learner(run_config(tiny_model))
-    names = [name for name, _ in learner.named_weights()]
+    names = [name for name, _ in learner.policy.named_weights()]
     assert {key.split("/")[1] for key in first} == set(names[::2])
     assert {key.split("/")[1] for key in second} == set(names[1::2])
     assert {path.name for path in (tmp_path / "0").iterdir()} == {
@@ -469,7 +470,7 @@ def test_a_resumed_learner_goes_on_bit_for_bit(tiny_model: Path, tmp_path: Path)
     assert ends[0] == ends[1]
     assert straight.steps == resumed.steps == 3
     expected = weights(straight)
-    assert all(torch.equal(value, expected[name]) for name, value in resumed.named_weights())
+    assert all(torch.equal(value, expected[name]) for name, value in resumed.policy.named_weights())
 
 
 def test_a_saved_model_is_a_hugging_face_folder_with_its_tokenizer(tiny_model: Path, tmp_path: Path) -> None:
@@ -478,13 +479,13 @@ def test_a_saved_model_is_a_hugging_face_folder_with_its_tokenizer(tiny_model: P
     learner.save(tmp_path)
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "model")
     saved = model.state_dict()
-    assert all(torch.equal(value, saved[name]) for name, value in learner.named_weights())
+    assert all(torch.equal(value, saved[name]) for name, value in learner.policy.named_weights())
     tokenizer = PreTrainedTokenizerFast.from_pretrained(tmp_path / "model")
     assert tokenizer.decode(tokenizer.encode("a  b")) == "a  b"
 
 
 def test_named_weights_leave_out_the_tied_output_layer(tiny_model: Path) -> None:
-    names = [name for name, _ in Learner(run_config(tiny_model)).named_weights()]
+    names = [name for name, _ in Learner(run_config(tiny_model)).policy.named_weights()]
     assert "model.embed_tokens.weight" in names and "lm_head.weight" not in names
 
 

@@ -17,6 +17,7 @@ from expert_iteration.batching import (
     SAMPLED,
     TOKENS,
     MicroBatch,
+    empty_micro_batch,
     micro_batches,
 )
 from expert_iteration.choices import Dtype
@@ -66,6 +67,14 @@ def naive_logprobs(model: PreTrainedModel, batch: MicroBatch) -> tuple[torch.Ten
         picked.append(logprobs_TV[at - 1, tokens_T[at]])
         entropy.append(torch.special.entr(logprobs_TV[at - 1].exp()).sum(-1))
     return torch.cat(picked), torch.cat(entropy)
+
+
+def test_an_empty_micro_batch_reaches_every_weight_and_moves_none(tiny_model: Path) -> None:
+    model = load_model(config(tiny_model), "cpu").train()
+    scores = response_log_probs(model, empty_micro_batch())
+    assert scores.logprobs_N.shape == (0,)
+    scores.logprobs_N.sum().backward()
+    assert all(weight.grad is not None and not weight.grad.any() for weight in model.parameters())
 
 
 def test_response_log_probs_equal_those_of_the_full_logits(tiny_model: Path, batch: MicroBatch) -> None:

@@ -14,12 +14,12 @@ from tests.plans import PUBLISHED, SMALL, composed, plan, shape
 
 
 def test_the_numbers_of_other_modules_are_theirs() -> None:
-    from expert_iteration import learner, model, weights
+    from expert_iteration import gradients, model, weights
     from expert_iteration.actors import instance
 
     assert memory.LOGITS_AT_ONCE == model.LOGITS_AT_ONCE
     assert memory.BUCKET_BYTES == weights.BUCKET_BYTES
-    assert memory.BUCKET_ELEMENTS == learner.BUCKET_ELEMENTS
+    assert memory.BUCKET_ELEMENTS == gradients.BUCKET_ELEMENTS
     assert memory.OBJECT_STORE_BYTES == instance.OBJECT_STORE_BYTES
 
 
@@ -70,22 +70,24 @@ def kept_bytes(model, rows: int, length: int, autocast: bool) -> int:
     return sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
 
 
-def test_a_checkpoint_takes_what_is_planned(tmp_path: Path) -> None:
+@pytest.mark.parametrize("lora", [(), ("model.lora.rank=8", "model.lora.targets=[q_proj, down_proj]")])
+def test_a_checkpoint_takes_what_is_planned(tmp_path: Path, lora: tuple[str, ...]) -> None:
     import torch
 
     from expert_iteration.learner import Learner
     from expert_iteration.tokenizer import resolve_model
 
-    config = resolve_model(composed(*SMALL))
+    config = resolve_model(composed(*SMALL, *lora))
     learner = Learner(config)
-    for parameter in learner.model.parameters():
+    for parameter in learner.policy.trained.values():
         parameter.grad = torch.zeros_like(parameter)
     learner._optimizer.step()
     learner.save(tmp_path)
     written = sum(file.stat().st_size for file in tmp_path.rglob("*") if file.is_file())
     planned = disk_use(config, shape(), written=9, answers=0, length=None)
     ledger = 240 * 4 * 256
-    assert planned.checkpoint == pytest.approx(written + ledger, rel=0.02)
+    # beside what is counted lie a tokenizer, and the names of the tensors
+    assert planned.checkpoint == pytest.approx(written + ledger, abs=250_000)
     assert (planned.kept, planned.most) == (3, 4 * planned.checkpoint)
 
 
@@ -102,6 +104,40 @@ def test_a_trainer_holds_weights_gradients_and_two_moments() -> None:
     assert collector.parts["weights"] == 2 * 854_144
     assert collector.parts["KV cache"] == 256 * 2**20
     assert "copies" not in trainer.parts
+
+
+@pytest.mark.parametrize("targets", ["null", "[q_proj,gate_proj]"])
+def test_adapters_are_counted_as_the_learner_makes_them(targets: str) -> None:
+    from expert_iteration.policy import Policy
+    from expert_iteration.tokenizer import resolve_model
+
+    overrides = (*SMALL, "model.lora.rank=8", f"model.lora.targets={targets}", "loss.kl_coefficient=0.1")
+    policy = Policy(resolve_model(composed(*overrides)), "cpu")
+    adapters = 4 * sum(weight.numel() for weight in policy.trained.values())
+    needs = plan(*overrides).needs
+    assert needs is not None
+    trainer, _ = needs.processes  # and no reference
+    assert trainer.parts["weights"] == 4 * 854_144 + adapters
+    assert (trainer.parts["gradients"], trainer.parts["moments"]) == (adapters, 2 * adapters)
+
+
+def test_ranks_that_share_the_weights_hold_a_part_each_and_what_they_gather() -> None:
+    ranks = ("experiment=cs336_ei", "placement.train.devices=4", "model.autocast=true")
+    alone, shared, offloaded = (
+        plan(*ranks, *more).needs
+        for more in (
+            (),
+            ("placement.train.sharding=full",),
+            ("placement.train.sharding=full", "placement.train.cpu_offload=true"),
+        )
+    )
+    assert alone is not None and shared is not None and offloaded is not None
+    whole, part, away = (needs.processes[0] for needs in (alone, shared, offloaded))
+    for name in ("weights", "gradients", "moments"):
+        assert part.parts[name] == whole.parts[name] // 4 and name not in away.parts
+    assert 0 < part.parts["copies"] < whole.parts["copies"] / 2, "the embedding and two of 28 layers"
+    state = sum(part.parts[name] for name in ("weights", "gradients", "moments"))
+    assert away.host["offloaded"] == state and "offloaded" not in offloaded.processes[-1].host
 
 
 def test_a_gpu_is_taken_by_the_share_that_vllm_is_given() -> None:
@@ -165,6 +201,11 @@ def test_what_fits_is_not_refused() -> None:
             ("experiment=cs336_ei", "model.gradient_checkpointing=false"),
             described(2, 40, None),
             ("GPU 0 would need", "set model.gradient_checkpointing=true"),
+        ),
+        (
+            ("experiment=cs336_ei", "placement.train.devices=2"),
+            described(3, 24, None),
+            ("GPU 0 would need", "set placement.train.sharding=full"),
         ),
         (
             ("experiment=cs336_ei", "placement=one_gpu"),

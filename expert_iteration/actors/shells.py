@@ -211,15 +211,16 @@ class TrainerActor(Shell):
             return f"tcp://{ray.util.get_node_ip_address()}:{probe.getsockname()[1]}"
 
     def start(self, address: str | None) -> None:
-        """Meet the other ranks at `address` (None: there are none), then load the model."""
+        """Meet the other ranks at `address` (None: there is nobody to meet), then load the model."""
         from expert_iteration.trainer import Trainer
 
-        device = self._config.placement.device
+        device, offload = self._config.placement.device, self._config.placement.train.cpu_offload
+        on_gpu = "cpu:gloo,cuda:nccl" if offload else "nccl"
         if address is not None:
             import torch.distributed
 
             torch.distributed.init_process_group(
-                "nccl" if device is Device.cuda else "gloo",
+                on_gpu if device is Device.cuda else "gloo",
                 init_method=address,
                 rank=self._rank,
                 world_size=self._config.placement.train.devices,
@@ -233,7 +234,10 @@ class TrainerActor(Shell):
     def publish(
         self, version: int, probes: Sequence[tuple[int, ...]] = (), only: str | None = None
     ) -> Metrics:
-        """Push the weights to every engine, or to that of the collector named `only`."""
+        """Push the weights to every engine, or to that of the collector named `only`.
+
+        All ranks are asked at once: the first one pushes, with the help of the others.
+        """
         chosen = {name: engine for name, engine in self._engines.items() if only in (None, name)}
         return self._trainer.publish([RemoteEngines(chosen, self._config.wait_limit)], version, probes)
 

@@ -9,11 +9,12 @@ from typing import Any, cast
 
 import ray
 
-from expert_iteration.actors.crew import Crew, Part
+from expert_iteration.actors.crew import Crew, Lost, Part
 from expert_iteration.actors.ground import Ground
 from expert_iteration.actors.instance import start_ray
 from expert_iteration.actors.shells import ArchiveActor, CollectorActor, ReferenceActor, TrainerActor
 from expert_iteration.algorithms import needs_reference
+from expert_iteration.choices import Sharding
 from expert_iteration.config import RunConfig
 from expert_iteration.evaluation import Judged
 from expert_iteration.ledger import Ledger
@@ -22,6 +23,8 @@ from expert_iteration.types import Metrics, Pace, Prompt, Snapshot, Tally, Ticke
 
 CLOSE_LIMIT = 10.0
 """Seconds that actors have to leave by themselves."""
+SAY_LIMIT = 10.0
+"""Seconds that ranks have to tell what they know of an error that one of them met."""
 CONCURRENT_CALLS = 64
 """Calls that a collector serves side by side: orders, evaluations and the steps of a push."""
 
@@ -67,6 +70,7 @@ class RayWorkers:
         )
         self._orders = [0] * len(self._collectors)
         self._version = 0
+        self._sharded = place.train.sharding is Sharding.full
 
     async def start(self) -> None:
         """Wait until every actor is up.
@@ -76,8 +80,8 @@ class RayWorkers:
             ConfigError: the machine or a node cannot hold what was to be there.
         """
         await self._ground.secure()
-        several = len(self._trainers) > 1
-        address = await self._crew.ask(self._trainers[0], "address") if several else None
+        joint = len(self._trainers) > 1 or self._sharded
+        address = await self._crew.ask(self._trainers[0], "address") if joint else None
         await asyncio.gather(
             self._crew.start(self._archive),
             *(self._crew.start(trainer, address) for trainer in self._trainers),
@@ -135,8 +139,8 @@ class RayWorkers:
     async def publish(self, version: int, probes: Sequence[tuple[int, ...]] = ()) -> Metrics:
         # what the trainer holds is `version` from now on, also for an engine that is replaced meanwhile
         self._version = version
-        push = partial(self._crew.ask, self._trainers[0], "publish", version, probes)
-        metrics = cast(Metrics, await self._crew.persist(push))
+        push = partial(self._ask_trainers, "publish", version, probes)
+        metrics = cast(Metrics, (await self._crew.persist(push))[0])
         await self._crew.ask(self._archive, "set_version", version)
         return metrics
 
@@ -178,7 +182,7 @@ class RayWorkers:
             await self._crew.start(part)
         else:
             await self._start_collector(part, self._version)
-            await self._crew.ask(self._trainers[0], "publish", self._version, (), part.name)
+            await self._ask_trainers("publish", self._version, (), part.name)
 
     async def _start_collector(self, part: Part, version: int | None) -> None:
         references = [reference.actor for reference in self._references]
@@ -188,10 +192,33 @@ class RayWorkers:
         return (await self.snapshot()).totals["groups"]
 
     async def _ask_trainers(self, method: str, *arguments: object) -> list[Any]:
-        """Call every rank at once: they wait for each other inside."""
-        return await asyncio.gather(
-            *(self._crew.ask(trainer, method, *arguments) for trainer in self._trainers)
-        )
+        """Call every rank at once: they wait for each other inside.
+
+        Where one fails, the others may fail for want of it. They get a moment to say so, and a loss is what
+        is raised.
+        """
+        calls = [
+            asyncio.ensure_future(self._crew.ask(trainer, method, *arguments)) for trainer in self._trainers
+        ]
+        try:
+            done, waiting = await asyncio.wait(calls, return_when=asyncio.FIRST_EXCEPTION)
+            if waiting and not any(isinstance(call.exception(), Lost) for call in done):
+                await asyncio.wait(waiting, timeout=SAY_LIMIT)
+            if errors := [error for call in calls if call.done() and (error := call.exception())]:
+                raise cause_of(errors)
+            return [call.result() for call in calls]
+        finally:
+            for call in calls:
+                call.cancel()
+
+
+def cause_of(errors: Sequence[BaseException]) -> BaseException:
+    """What to tell of the errors of ranks that wait for each other: the loss of one, or who is silent."""
+    if lost := [error for error in errors if isinstance(error, Lost)]:
+        return lost[0]
+    if all(isinstance(error, TimeoutError) for error in errors):
+        return TimeoutError(" ".join(map(str, errors)))
+    return errors[0]
 
 
 def _actor(shell: type, seat: dict[str, object], max_restarts: int) -> Any:

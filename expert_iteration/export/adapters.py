@@ -2,19 +2,15 @@
 
 import json
 from pathlib import Path
-from shutil import copyfile
 from typing import Any
 
 from peft import PeftModel, get_peft_model_state_dict
 from safetensors import SafetensorError, safe_open
 
 from expert_iteration.config import ConfigError, ModelConfig
-from expert_iteration.learner import TOKENIZER_FILES
+from expert_iteration.lora import WEIGHTS
 from expert_iteration.model import load_model
-from expert_iteration.model_files import model_folder
-
-CONFIG = "adapter_config.json"
-WEIGHTS = "adapter_model.safetensors"
+from expert_iteration.model_files import ADAPTER, copy_tokenizer, model_folder
 
 
 def merge_adapter(adapter: Path, folder: Path) -> None:
@@ -25,7 +21,7 @@ def merge_adapter(adapter: Path, folder: Path) -> None:
     Raises:
         ConfigError: the base model or the adapter cannot be loaded, or the adapter lacks weights.
     """
-    base = ModelConfig(path=_base_of(adapter))
+    base = _base_of(adapter)
     model: Any = load_model(base, "cpu")
     try:
         with safe_open(adapter / WEIGHTS, "pt") as file:
@@ -35,7 +31,7 @@ def merge_adapter(adapter: Path, folder: Path) -> None:
     except (OSError, ValueError, RuntimeError, TypeError, SafetensorError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ConfigError(
-            f"{adapter} is no adapter of {base.path} ({reason}); its {CONFIG} must name the model that it "
+            f"{adapter} is no adapter of {base.path} ({reason}); its {ADAPTER} must name the model that it "
             "was trained on."
         ) from error
     if missing := sorted(expected - present):
@@ -44,19 +40,19 @@ def merge_adapter(adapter: Path, folder: Path) -> None:
         )
     adapted.merge_and_unload().save_pretrained(folder)
     source = adapter if (adapter / "tokenizer.json").is_file() else model_folder(base)
-    for file in {file for pattern in TOKENIZER_FILES for file in source.glob(pattern) if file.is_file()}:
-        copyfile(file, folder / file.name)
+    copy_tokenizer(source, folder)
 
 
-def _base_of(adapter: Path) -> str:
+def _base_of(adapter: Path) -> ModelConfig:
     try:
-        config = json.loads((adapter / CONFIG).read_text(encoding="utf-8"))
+        config = json.loads((adapter / ADAPTER).read_text(encoding="utf-8"))
         base, kind = Path(config["base_model_name_or_path"]), config["peft_type"]
+        revision = config.get("revision")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(
-            f"{adapter / CONFIG} names no base model ({type(error).__name__}); write it there as "
+            f"{adapter / ADAPTER} names no base model ({type(error).__name__}); write it there as "
             "base_model_name_or_path."
         ) from error
     if kind != "LORA":
         raise ConfigError(f"{adapter} is an adapter of kind {kind}; only those of kind LORA are merged.")
-    return str(base)
+    return ModelConfig(path=str(base), revision=revision)

@@ -26,12 +26,10 @@ from expert_iteration.checkpoint import (
 )
 from expert_iteration.config import ConfigError
 from expert_iteration.export.model_card import facts_of, model_card
-from expert_iteration.model_files import MODEL_FILES
+from expert_iteration.model_files import ADAPTER, MODEL_FILES
 
 MODEL = "model"
 """Folder of a checkpoint that holds a whole model, or a LoRA adapter of peft."""
-ADAPTER = "adapter_config.json"
-"""File that an adapter has and a whole model has not."""
 RECORD = "export.json"
 """Says which checkpoint a folder was made from."""
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from expert_iteration.config import RunConfig
-from expert_iteration.planning.memory import SIZE, buffer_bytes
+from expert_iteration.planning.memory import buffer_bytes, trained_bytes
 from expert_iteration.planning.shapes import Shape
 
 ROW = 500
@@ -43,12 +43,12 @@ class DiskUse:
 def disk_use(config: RunConfig, shape: Shape, written: int, answers: float, length: float | None) -> DiskUse:
     """What the run folder takes after `written` checkpoints and `answers` sampled, of `length` tokens each.
 
-    A checkpoint holds the weights and two moments in the dtype of training.
+    A checkpoint holds what is trained and its two moments.
     """
     kept = min(written, config.checkpoint.keep_last + config.checkpoint.keep_best)
     tokens = config.sampling.max_tokens * LENGTH if length is None else length
     row = ROW + tokens * (PER_TOKEN + PER_TOKEN_WRITTEN * config.logger.tokens)
-    checkpoint = 3 * shape.parameters * SIZE[config.model.dtype]
+    checkpoint = 3 * trained_bytes(config, shape)
     checkpoint += PER_PROMPT * config.prompts_per_iteration * config.iterations
     # a synchronous run has learned all of its samples when it saves
     samples = config.mode.max_staleness > 0 or config.algorithm.accumulate

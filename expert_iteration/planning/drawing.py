@@ -21,7 +21,7 @@ from expert_iteration.planning.tables import facts, heading, numbers, size
 from expert_iteration.reporting.text import one_line
 
 COLUMNS = ("weights", "gradients", "moments", "copies", "activations", "logits", "KV cache", "other")
-"""Of the table of memory; `copies` are those that autocast makes of the weights."""
+"""Of the table of memory; `copies` are those that autocast makes of the weights, or that ranks gather."""
 BAR = 24
 """Characters of the bar that shows how full a device is."""
 BOX = 72

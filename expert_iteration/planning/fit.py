@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 
 from expert_iteration.algorithms import needs_reference
 from expert_iteration.checks import gpus_needed
-from expert_iteration.choices import Device
+from expert_iteration.choices import Device, Sharding
 from expert_iteration.config import RunConfig
 from expert_iteration.placement.bundles import bundles_of
 from expert_iteration.placement.nodes import homeless
@@ -59,10 +59,12 @@ def too_full_devices(config: RunConfig, machine: Machine, found: Sequence[Proces
 
 def _relief(config: RunConfig, largest: Process) -> str:
     """The keys that help most."""
-    model, infer = config.model, config.placement.infer
+    model, infer, train = config.model, config.placement.infer, config.placement.train
     ways = []
     if largest.name.startswith("trainer") and not model.gradient_checkpointing:
         ways.append("set model.gradient_checkpointing=true")
+    if largest.name.startswith("trainer") and train.devices > 1 and train.sharding is Sharding.none:
+        ways.append("set placement.train.sharding=full")
     if config.micro_batch_tokens > model.max_length:
         ways.append(f"lower micro_batch_tokens ({config.micro_batch_tokens})")
     if config.placement.shared:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from expert_iteration.algorithms import needs_reference
 from expert_iteration.checks import most_kept
-from expert_iteration.choices import Device, Dtype, Runtime
+from expert_iteration.choices import Device, Dtype, Runtime, Sharding
 from expert_iteration.config import RunConfig
 from expert_iteration.placement.bundles import bundles_of
 from expert_iteration.placement.nodes import spread
@@ -25,7 +25,7 @@ LOGITS_AT_ONCE = 2**28
 BUCKET_BYTES = 64 * MIB
 """Of a push, as in weights.py."""
 BUCKET_ELEMENTS = 2**25
-"""Gradients that ranks sum at a time, as in learner.py."""
+"""Gradients that ranks sum at a time, as in gradients.py."""
 OBJECT_STORE_BYTES = 512 * MIB
 """Of Ray, as in actors/instance.py."""
 SLACK = 0.1
@@ -94,6 +94,9 @@ def processes(config: RunConfig, shape: Shape, device_bytes: int | None) -> list
         for name in names:
             node, device = next(devices)
             found.append(Process(name, device, memory, {"weights": shape.parameters * SIZE[dtype]}, node))
+    if _is_offloaded(config):
+        for trainer in found[: place.train.devices]:
+            trainer.host["offloaded"] = sum(_state(config, shape).values())
     return found
 
 
@@ -143,15 +146,42 @@ def _bucket(config: RunConfig, shape: Shape) -> int:
 
 
 def _trainer(config: RunConfig, shape: Shape) -> dict[str, int]:
-    size, model = SIZE[config.model.dtype], config.model
-    weights = shape.parameters * size
-    parts = {"weights": weights, "gradients": weights, "moments": 2 * weights}
-    if model.autocast:
+    place, trained = config.placement.train, trained_bytes(config, shape)
+    parts = _state(config, shape)
+    if place.sharding is Sharding.full:
+        if _is_offloaded(config):
+            parts = {}
+        # what is gathered: all outside the layers, the layer at work and the next one
+        gathered = shape.parameters - (shape.layers - min(2, shape.layers)) * shape.layer
+        parts["copies"] = gathered * _computed(config.model.dtype, config.model.autocast)
+    elif config.model.autocast:
         parts["copies"] = shape.parameters * SIZE[Dtype.bfloat16]
-    if config.placement.train.devices > 1:
-        parts["other"] = min(BUCKET_ELEMENTS, shape.parameters) * size
+    if place.devices > 1 and place.sharding is Sharding.none:
+        parts["other"] = min(BUCKET_ELEMENTS * SIZE[config.model.dtype], trained)
     parts |= _forward(config, shape)
     return _with_context(config, parts)
+
+
+def trained_bytes(config: RunConfig, shape: Shape) -> int:
+    """Of the weights that are trained, or of the adapters in float32."""
+    lora = config.model.lora
+    if lora.rank > 0:
+        return shape.adapters(lora.rank, lora.targets) * SIZE[Dtype.float32]
+    return shape.parameters * SIZE[config.model.dtype]
+
+
+def _state(config: RunConfig, shape: Shape) -> dict[str, int]:
+    """What one rank holds from step to step: all of it, or its part."""
+    place, trained = config.placement.train, trained_bytes(config, shape)
+    weights = shape.parameters * SIZE[config.model.dtype]
+    if config.model.lora.rank > 0:
+        weights += trained
+    parts = place.devices if place.sharding is Sharding.full else 1
+    return {"weights": weights // parts, "gradients": trained // parts, "moments": 2 * trained // parts}
+
+
+def _is_offloaded(config: RunConfig) -> bool:
+    return config.placement.train.cpu_offload and config.placement.device is Device.cuda
 
 
 def _reference(config: RunConfig, shape: Shape) -> dict[str, int]:

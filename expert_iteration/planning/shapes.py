@@ -5,7 +5,7 @@ For the families whose layers are those of Llama: grouped-query attention, a gat
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,17 +56,31 @@ class Shape:
 
     @property
     def parameters(self) -> int:
-        """Trained elements; a tied output layer counts once."""
-        return self.embedding * (1 if self.tied else 2) + self.layers * self._layer + self.hidden
+        """Elements; a tied output layer counts once."""
+        return self.embedding * (1 if self.tied else 2) + self.layers * self.layer + self.hidden
+
+    def adapters(self, rank: int, targets: Sequence[str] | None = None) -> int:
+        """Elements of low-rank adapters for these linear layers of the decoder; None: for all."""
+        ends = {
+            "q_proj": self.hidden + self.queries,
+            "k_proj": self.hidden + self.keys,
+            "v_proj": self.hidden + self.keys,
+            "o_proj": self.queries + self.hidden,
+            "gate_proj": self.hidden + self.intermediate,
+            "up_proj": self.hidden + self.intermediate,
+            "down_proj": self.intermediate + self.hidden,
+        }
+        return self.layers * rank * sum(ends.get(name, 0) for name in (ends if targets is None else targets))
 
     @property
     def tensors(self) -> int:
-        """Trained tensors."""
+        """Tensors that all weights are."""
         per_layer = 9 + 3 * self.query_bias + self.output_bias + 3 * self.mlp_bias + 2 * self.query_norm
         return self.layers * per_layer + (2 if self.tied else 3)
 
     @property
-    def _layer(self) -> int:
+    def layer(self) -> int:
+        """Elements of one layer."""
         wide = self.queries + 2 * self.keys
         attention = self.hidden * wide + self.queries * self.hidden
         attention += self.query_bias * wide + self.output_bias * self.hidden

@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 from expert_iteration.actors.crew import Crew, Lost, Part
 from expert_iteration.actors.shells import NotStarted
 from expert_iteration.actors.silence import write_stacks
+from expert_iteration.actors.workers import cause_of
 from expert_iteration.faults import POINTS, order_of
 from expert_iteration.placement.places import Place
 from expert_iteration.workers import ComponentLost
@@ -159,6 +160,15 @@ def test_a_trainer_is_not_replaced():
     with pytest.raises(ComponentLost, match=r"trainer 0 died: .*\(see run/logs/trainer_0.log; resume=run"):
         asyncio.run(crew.persist(lambda: crew.ask(lost, "work")))
     assert renewed == []
+
+
+def test_the_loss_of_a_rank_is_told_before_what_it_did_to_the_others():
+    broken, silent = RuntimeError("Connection closed by peer"), TimeoutError("trainer 0 is silent.")
+    lost = Lost(part(FakeActor(), "trainer 1"), "killed", for_good=True)
+    assert cause_of([broken, silent, lost]) is lost
+    assert cause_of([broken, silent]) is broken
+    both = cause_of([silent, TimeoutError("trainer 1 does not react to signals.")])
+    assert str(both) == "trainer 0 is silent. trainer 1 does not react to signals."
 
 
 def test_an_actor_that_lives_is_not_asked_again_when_a_call_broke():
@@ -365,6 +375,33 @@ def test_no_group_is_lost_or_doubled_when_one_of_two_collectors_of_an_asynchrono
     rows = [(row["group_id"], row["rollout_index"]) for row in run.rollouts]
     assert sorted(rows) == [(group, index) for group in range(48) for index in range(4)]
     assert max(run.values("policy/age_max")) <= 2
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("sharding", ["none", "full"])
+def test_a_run_goes_back_to_its_last_checkpoint_when_one_of_two_ranks_is_killed(tmp_path, sharding):
+    folder = tmp_path / "run"
+
+    def kill_the_second(_):
+        assert wait_until(lambda: any(folder.glob("checkpoints/step_*/manifest.json")), 250)
+        os.kill(writer_of(folder / "logs" / "trainer_1.log"), signal.SIGKILL)
+
+    ranks = ("placement.train.devices=2", f"placement.train.sharding={sharding}", "iterations=4")
+    run = train(folder, *SMALL, *ranks, interfere=kill_the_second)
+    assert run.code == 0, run.output[-3000:]
+    assert re.search(r"trainer 1 died: .* Going back to ", (folder / "run.log").read_text())
+    assert run.summary["iterations"] == 4 and run.survivors == []
+
+
+def writer_of(log):
+    """The process whose output goes to `log`."""
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            if (folder / "fd" / "1").readlink() == log:
+                return int(folder.name)
+        except OSError:
+            continue  # it ended meanwhile, or is not ours
+    raise AssertionError(f"nobody writes to {log}")
 
 
 @pytest.mark.faults
