@@ -28,6 +28,8 @@ from expert_iteration.reporting.redact import redact
 from expert_iteration.reporting.text import one_line
 
 WIDTH = 100
+GPUS = ("a100", "h100", "h200")
+"""Those of simulation/hardware.py, which a plan does not load."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -48,6 +50,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--devices", type=int, metavar="N", help="GPUs of the machine to plan for")
     parser.add_argument("--memory", type=float, metavar="GiB", help="memory of each of them")
     parser.add_argument("--ram", type=float, metavar="GiB", help="memory of its host")
+    parser.add_argument("--fit", action="store_true", help="show what fits on GPUs of which size instead")
+    parser.add_argument("--suggest-split", type=int, metavar="N", help="show the best split of N GPUs instead")
+    parser.add_argument("--gpu", choices=GPUS, default="h100", help="what the GPUs to be split are like")
     rates = parser.add_mutually_exclusive_group()
     rates.add_argument("--pass-rate", type=share, metavar="P", help="share of right answers (0.5)")
     rates.add_argument("--like", type=Path, metavar="RUN", help="plan with what this run measured")
@@ -71,11 +76,35 @@ def show(options: argparse.Namespace) -> None:
         ConfigError: the configuration cannot work, or the run cannot fit; the plan is printed before.
     """
     config, run_dir = composed(options.overrides)
+    if options.suggest_split is not None:
+        suggest(options, config, run_dir)
+        return
     another = options.devices is not None
     machine = described(options.devices, options.memory, options.ram) if another else this_machine(run_dir)
     plan = plan_of(config, run_dir, machine, odds(options, config))
     sys.stdout.write(rendered([whole(config) if options.all else short_configuration(config), drawn(plan)]))
     for problem in plan.problems():
+        raise ConfigError(problem)
+
+
+def suggest(options: argparse.Namespace, config: RunConfig, run_dir: Path) -> None:
+    """Print the fastest splits, and what to type for the best one.
+
+    Raises:
+        ConfigError: nothing can be split so, or the best split does not fit; it is printed before.
+    """
+    from expert_iteration.reports.runs import RunFiles
+    from expert_iteration.simulation.drawing import suggestion
+    from expert_iteration.simulation.hardware import ACCELERATORS, Assumptions
+    from expert_iteration.simulation.lengths import of_run, supposed
+    from expert_iteration.simulation.prospects import Prospects
+
+    gpu, likely = ACCELERATORS[options.gpu], odds(options, config)
+    lengths = supposed(config) if options.like is None else of_run(RunFiles.of(options.like))
+    found = Prospects.of(config, gpu, lengths, likely[0], Assumptions()).ranked(config, options.suggest_split)
+    sys.stdout.write(rendered([suggestion(config, gpu, found)]))
+    machine = described(options.suggest_split, gpu.memory, options.ram)
+    for problem in plan_of(found[0][0].of(config), run_dir, machine, likely[:1]).problems():
         raise ConfigError(problem)
 
 

@@ -27,13 +27,15 @@ class Ordered:
 class SimulatedEngine:
     """One replica. It looks up every `stride` tokens, and lengths are rounded to as many."""
 
-    def __init__(self, rates: Rates, stride: int, gpu: asyncio.Lock) -> None:
+    def __init__(self, rates: Rates, stride: int, gpu: asyncio.Lock, interrupted: bool) -> None:
+        """`interrupted`: orders come while others are under way."""
         self.gpu = gpu
         """Whoever holds it computes; the others wait."""
         self.busy = 0.0
         """Seconds in which there was a batch."""
         self._rates = rates
         self._stride = stride
+        self._interrupted = interrupted
         self._clock = 0
         """Decode steps taken."""
         self._waiting: deque[tuple[Ordered, int]] = deque()
@@ -53,10 +55,12 @@ class SimulatedEngine:
         while True:
             await self._ordered.wait()
             async with self.gpu:
-                seconds = self._admit() + self._stride * self._rates.decode(len(self._running))
+                prefill = self._admit()
+                steps = self._steps()
+                seconds = prefill + steps * self._rates.decode(len(self._running))
                 self.busy += seconds
                 await asyncio.sleep(seconds)
-            self._clock += self._stride
+            self._clock += steps
             self._end()
             if not self._running and not self._waiting:
                 self._ordered.clear()
@@ -72,6 +76,12 @@ class SimulatedEngine:
             self._numbers += 1
             heapq.heappush(self._running, (self._clock + steps, self._numbers, order))
         return prompts * self._rates.prompt
+
+    def _steps(self) -> int:
+        """Decode steps with the same batch: until the next answer ends, unless another may come in before."""
+        if self._interrupted and len(self._running) < self._rates.room:
+            return self._stride
+        return self._running[0][0] - self._clock
 
     def _end(self) -> None:
         """Let out the answers that are complete."""

@@ -69,8 +69,8 @@ class Assumptions:
     answer: float = 0.0005
     """Seconds to judge an answer and write it down: nine in ten take microseconds, the rest 4 ms each, and
     two processes share them (grading); rows and log take as long again."""
-    disk: float = 1e9
-    """Bytes that a checkpoint writes in a second."""
+    disk: float = 2e9
+    """Bytes that a checkpoint writes in a second; they are brought to the disk while the run goes on."""
 
 
 def broadcast_hops(gpus: int) -> int:

@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import NormalDist, fmean
 
-from expert_iteration.config import ConfigError
+from expert_iteration.config import ConfigError, RunConfig
+from expert_iteration.planning.disk import LENGTH
+from expert_iteration.reports.runs import RunFiles
 
 QUANTILES = 512
 """Lengths that stand for a distribution, each equally likely."""
@@ -54,3 +56,21 @@ def lognormal(mean: float, p99: float, most: int) -> Lengths:
     normal = NormalDist(middle, sigma)
     drawn = (math.exp(normal.inv_cdf((i + 0.5) / QUANTILES)) for i in range(QUANTILES))
     return Lengths(tuple(min(most, max(1, round(length))) for length in drawn))
+
+
+def of_run(run: RunFiles) -> Lengths:
+    """All answers of a run.
+
+    Raises:
+        ConfigError: it has none.
+    """
+    tokens = [row["tokens"] for row in run.rollouts()]
+    if not tokens:
+        raise ConfigError(f"{run.folder} has no rollouts; name the folder of another run.")
+    return measured(tokens)
+
+
+def supposed(config: RunConfig) -> Lengths:
+    """Where nobody measured them: one answer in a hundred is cut off at sampling.max_tokens."""
+    most = config.sampling.max_tokens
+    return lognormal(most * LENGTH, most, most)

@@ -92,5 +92,5 @@ def _bottleneck(
         return "the longest answer" if longest > phases[phase] / 2 else "sampling"
     if phase == "learn":
         fixed = rates.learn * stages.steps
-        return "steps: AdamW, gradient sums" if fixed > phases[phase] / 2 else "forward and backward"
+        return "AdamW, gradient sums" if fixed > phases[phase] / 2 else "forward and backward"
     return {"publish": "pushes", "evaluate": "evaluations", "save": "checkpoints"}[phase]

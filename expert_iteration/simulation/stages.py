@@ -16,7 +16,7 @@ from expert_iteration.simulation.engine import Ordered, SimulatedEngine
 from expert_iteration.simulation.rates import Rates
 from expert_iteration.simulation.workload import Workload
 
-TICKS = 16
+TICKS = 8
 """Times that an engine looks up while an answer of mean length is sampled."""
 QUESTIONS = 500
 """Of an evaluation that asks all that there are, about."""
@@ -44,8 +44,9 @@ class SimulatedStages:
         self._sampled = algorithm_of(config).source is Source.POLICY
         self._trainer = asyncio.Lock()
         stride = max(1, round(workload.of(0).lengths.mean / TICKS))
+        interrupted = config.mode.publish_every is not None
         self.engines = [
-            SimulatedEngine(rates, stride, self._trainer if place.shared else asyncio.Lock())
+            SimulatedEngine(rates, stride, self._trainer if place.shared else asyncio.Lock(), interrupted)
             for _ in range(place.infer.replicas)
         ]
         self._prompts_ahead = [0] * len(self.engines)
