@@ -53,7 +53,7 @@ TOKENS = 8
 QUESTIONS = 20_000
 """Different prompts, at most."""
 WAYS = ("many", "one", "async")
-PARTS = ("tickets", "rows", "add", "snapshot", "draw", "book", "save", "scheduler")
+PARTS = ("missing", "tickets", "rows", "add", "snapshot", "draw", "book", "save", "scheduler")
 SHARED = "experiment=demo placement=cpu epochs=3 batch_size=64 logger.tokens=false"
 
 
@@ -94,6 +94,7 @@ class MadeUp:
         self._visits = Visits(config, PromptSet(tuple(questions), len(questions), 0))
 
     async def collect(self, group_ids: Sequence[int]) -> None:
+        self._meter.timed("missing", lambda: self.archive.missing(group_ids))
         for group_id in group_ids:
             ticket = self._meter.timed("tickets", lambda group_id=group_id: self._visits.ticket(group_id))
             group = group_of(ticket, self._progress.version)
