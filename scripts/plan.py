@@ -23,9 +23,12 @@ from expert_iteration.planning.drawing import drawn
 from expert_iteration.planning.machine import described, this_machine
 from expert_iteration.planning.odds import PASS_RATES, Odds
 from expert_iteration.planning.plan import plan_of
+from expert_iteration.planning.shapes import Shape, shape_of
+from expert_iteration.planning.sizes import table
 from expert_iteration.planning.summary import short_configuration
 from expert_iteration.reporting.redact import redact
 from expert_iteration.reporting.text import one_line
+from expert_iteration.tokenizer import resolve_model
 
 WIDTH = 100
 GPUS = ("a100", "h100", "h200")
@@ -75,6 +78,9 @@ def show(options: argparse.Namespace) -> None:
     Raises:
         ConfigError: the configuration cannot work, or the run cannot fit; the plan is printed before.
     """
+    if options.fit:
+        sys.stdout.write(rendered([table(shipped(options.overrides))]))
+        return
     config, run_dir = composed(options.overrides)
     if options.suggest_split is not None:
         suggest(options, config, run_dir)
@@ -85,6 +91,17 @@ def show(options: argparse.Namespace) -> None:
     sys.stdout.write(rendered([whole(config) if options.all else short_configuration(config), drawn(plan)]))
     for problem in plan.problems():
         raise ConfigError(problem)
+
+
+def shipped(overrides: Sequence[str]) -> dict[str, tuple[RunConfig, Shape]]:
+    """The run with each model of config/model in turn, by its name, small ones first."""
+    found = {}
+    for file in (config_folder() / "model").glob("*.yaml"):
+        config, _ = composed([*overrides, f"model={file.stem}"])
+        shape = shape_of(resolve_model(config).model).shape
+        if shape is not None:
+            found[file.stem] = config, shape
+    return dict(sorted(found.items(), key=lambda item: item[1][1].parameters))
 
 
 def suggest(options: argparse.Namespace, config: RunConfig, run_dir: Path) -> None:
