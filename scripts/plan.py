@@ -54,7 +54,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--memory", type=float, metavar="GiB", help="memory of each of them")
     parser.add_argument("--ram", type=float, metavar="GiB", help="memory of its host")
     parser.add_argument("--fit", action="store_true", help="show what fits on GPUs of which size instead")
-    parser.add_argument("--suggest-split", type=int, metavar="N", help="show the best split of N GPUs instead")
+    parser.add_argument(
+        "--suggest-split", type=int, metavar="N", help="show the best split of N GPUs instead"
+    )
     parser.add_argument("--gpu", choices=GPUS, default="h100", help="what the GPUs to be split are like")
     rates = parser.add_mutually_exclusive_group()
     rates.add_argument("--pass-rate", type=share, metavar="P", help="share of right answers (0.5)")

@@ -28,6 +28,7 @@ LAYERS = [
     "local actors stages examination",
     "training",
     "sessions planning doctor",
+    "simulation",
     "launch",
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names.split()}
@@ -78,6 +79,7 @@ def test_ray_and_vllm_stay_in_their_rooms(file):
     [
         ("launch", ["torch", "ray", "vllm", "transformers", "wandb", "numpy", "rich", "mpmath"]),
         ("planning.drawing", ["torch", "numpy", "transformers", "mpmath"]),
+        ("simulation.prospects", ["torch", "numpy", "transformers", "mpmath"]),
         ("data.loading", ["torch", "datasets", "transformers", "math_verify"]),
         ("grading", ["torch", "math_verify", "vllm"]),
         ("scheduler", ["torch"]),

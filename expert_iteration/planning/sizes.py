@@ -98,9 +98,9 @@ def table(models: Mapping[str, tuple[RunConfig, Shape]]) -> RenderableType:
                 found.add_row(f"  {way}", f"{needed / GIB:,.1f}", *fits)
     config = next(iter(models.values()))[0]
     note = (
-        f"For micro-batches of {config.micro_batch_tokens:,} tokens and a KV cache of {SEQUENCES} sequences of "
-        f"model.max_length; {USABLE:.0%} of a GPU count. LoRA and sleep are assumed, whether a run has them or "
-        "not. Activations and logits are estimates; no GPU has confirmed them."
+        f"For micro-batches of {config.micro_batch_tokens:,} tokens and a KV cache of {SEQUENCES} sequences "
+        f"of model.max_length; {USABLE:.0%} of a GPU count. LoRA and sleep are assumed, whether a run has them "
+        "or not. Activations and logits are estimates; no GPU has confirmed them."
     )
     return Group(found, Text(note, style="dim"))
 

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import chain
+from itertools import chain, pairwise
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -62,7 +62,9 @@ class FinishedRun:
         except NoRun as error:
             raise ConfigError(str(error)) from None
         if not run.seconds or not run.spans("driver"):
-            raise ConfigError(f"{folder} has no iteration with a timeline; name the folder of a finished run.")
+            raise ConfigError(
+                f"{folder} has no iteration with a timeline; name the folder of a finished run."
+            )
         return run
 
     @cached_property
@@ -90,7 +92,7 @@ class FinishedRun:
         for event in self.files.events:
             ends[int(event["iteration"] or 0)] = float(event["seconds"] or 0.0)
         times = [ends[number] for number in sorted(ends)]
-        return [end - begin for begin, end in zip(times, times[1:], strict=False)]
+        return [end - begin for begin, end in pairwise(times)]
 
     def spans(self, process: str) -> list[Span]:
         """What a process did, in order; none if the run had no such process."""
@@ -236,9 +238,10 @@ def _solve(rows: Sequence[Sequence[float]]) -> list[float] | None:
         [sum(row[i] * row[j] for row in rows) for j in range(size)] + [sum(row[i] for row in rows)]
         for i in range(size)
     ]
+    smallest = 1e-12 * max(abs(value) for line in table for value in line)
     for i in range(size):
         pivot = max(range(i, size), key=lambda k, i=i: abs(table[k][i]))  # type: ignore[misc]
-        if abs(table[pivot][i]) < 1e-9 * max(abs(value) for value in table[pivot]):
+        if abs(table[pivot][i]) <= smallest:
             return None
         table[i], table[pivot] = table[pivot], table[i]
         table[i] = [value / table[i][i] for value in table[i]]
@@ -268,7 +271,9 @@ def _prompt_tokens(run: FinishedRun) -> float:
     orders = [event for event in run.files.events if "train/tokens" in event]
     steps = [int(event["step"] or 0) for event in orders]
     taken = [after - before for before, after in zip([0, *steps], steps, strict=False)]
-    rows = sum(count * float(event["train/sequences"] or 0) for count, event in zip(taken, orders, strict=True))
+    rows = sum(
+        count * float(event["train/sequences"] or 0) for count, event in zip(taken, orders, strict=True)
+    )
     answers = sum(
         count * float(event["train/response_tokens"] or 0) for count, event in zip(taken, orders, strict=True)
     )

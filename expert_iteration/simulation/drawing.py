@@ -27,7 +27,9 @@ def outcomes(rows: Mapping[str, Outcome]) -> Table:
     return table
 
 
-def suggestion(config: RunConfig, gpu: Accelerator, ranked: Sequence[tuple[Split, Outcome]]) -> RenderableType:
+def suggestion(
+    config: RunConfig, gpu: Accelerator, ranked: Sequence[tuple[Split, Outcome]]
+) -> RenderableType:
     """The best split, the runners-up, and what to type."""
     shown = ranked[: 1 + RUNNERS_UP]
     best = ranked[0][0]
@@ -52,11 +54,13 @@ def rates(found: Rates) -> Table:
     """What the simulation counts with."""
     return facts(
         {
-            "decode step": f"{found.step * 1e3:,.3f} ms, and {found.answer * 1e6:,.2f} us for each answer in it, "
-            f"but {found.floor * 1e6:,.2f} us for each at least; {found.room} answers at once",
+            "decode step": f"{found.step * 1e3:,.3f} ms, and {found.answer * 1e6:,.2f} us for each answer in it, but "
+            f"{found.floor * 1e6:,.2f} us for each at least; {found.room} answers at once",
             "prompt": f"{found.prompt * 1e3:,.3f} ms of prefill; {found.prompt_tokens:,.0f} tokens",
-            "answer": f"{found.judge * 1e3:,.3f} ms to judge and store, {found.score * 1e6:,.2f} us a token to score",
-            "learning": f"{found.learn * 1e3:,.2f} ms a step, {found.position * 1e6:,.2f} us a token of a rank",
+            "answer": f"{found.judge * 1e3:,.3f} ms to judge and store, "
+            f"{found.score * 1e6:,.2f} us a token to score",
+            "learning": f"{found.learn * 1e3:,.2f} ms a step, "
+            f"{found.position * 1e6:,.2f} us a token of a rank",
             "order": f"{found.order * 1e3:,.1f} ms",
             "push": f"{found.publish:,.2f} s",
             "checkpoint": f"{found.save:,.2f} s",
@@ -69,8 +73,8 @@ def premises(gpu: Accelerator, given: Assumptions) -> Table:
     return facts(
         {
             gpu.name: f"{gpu.bfloat16 / 1e12:,.0f} TFLOP/s in bfloat16, {gpu.float32 / 1e12:g} in float32, "
-            f"memory {gpu.bandwidth / 1e9:,.0f} GB/s, links {gpu.link / 1e9:,.0f}, host {gpu.host / 1e9:,.0f}, "
-            f"network {gpu.network / 1e9:,.0f} GB/s ({gpu.source})",
+            f"memory {gpu.bandwidth / 1e9:,.0f} GB/s, links {gpu.link / 1e9:,.0f}, host "
+            f"{gpu.host / 1e9:,.0f}, network {gpu.network / 1e9:,.0f} GB/s ({gpu.source})",
             "assumed": ", ".join(f"{name} {value:g}" for name, value in vars(given).items()),
         }
     )

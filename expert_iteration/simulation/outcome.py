@@ -60,7 +60,7 @@ async def _run(config: RunConfig, rates: Rates, workload: Workload) -> Outcome:
 
 def _outcome(config: RunConfig, rates: Rates, workload: Workload, stages: SimulatedStages) -> Outcome:
     total = stages.ended[-1]
-    phases = {WAITING: total - stages.phases.total(), **stages.phases}
+    phases = {WAITING: total - sum(stages.phases.values()), **stages.phases}
     place, sampled = config.placement, sum(engine.busy for engine in stages.engines)
     references = len(stages.references)
     idle = {"train": 1 - stages.trained / total, "infer": 1 - sampled / (total * len(stages.engines))}

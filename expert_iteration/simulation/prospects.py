@@ -37,7 +37,9 @@ class Prospects:
         """
         found = shape_of(resolve_model(config).model)
         if found.shape is None:
-            raise ConfigError(f"model.path ({config.model.path}) has no size to compute with: {found.origin}.")
+            raise ConfigError(
+                f"model.path ({config.model.path}) has no size to compute with: {found.origin}."
+            )
         return Prospects(found.shape, gpu, lengths, odds, given)
 
     def rates(self, config: RunConfig) -> Rates:

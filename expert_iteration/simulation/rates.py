@@ -56,7 +56,7 @@ def datasheet_rates(
     config: RunConfig, shape: Shape, gpu: Accelerator, lengths: Lengths, given: Assumptions
 ) -> Rates:
     """Rates of a run whose processes have `gpu` each (an engine: as many as its tensor_parallel)."""
-    infer, parts = config.placement.infer, config.placement.infer.tensor_parallel
+    parts = config.placement.infer.tensor_parallel
     bandwidth = gpu.bandwidth * given.bandwidth
     weights = shape.parameters * SIZE[config.model.engine_dtype] / parts
     context = (PROMPT_TOKENS + lengths.mean / 2) * cache_bytes_per_token(shape, config)

@@ -33,7 +33,9 @@ class Split:
 
     def overrides(self, config: RunConfig) -> str:
         """What to type."""
-        words = f"placement=split placement.train.devices={self.train} placement.infer.replicas={self.replicas}"
+        words = (
+            f"placement=split placement.train.devices={self.train} placement.infer.replicas={self.replicas}"
+        )
         if config.placement.infer.tensor_parallel > 1:
             words += f" placement.infer.tensor_parallel={config.placement.infer.tensor_parallel}"
         return words + (f" placement.reference.devices={self.references}" if self.references else "")
@@ -69,9 +71,7 @@ def _powers(most: int) -> Iterator[int]:
         power *= 2
 
 
-def ranked(
-    config: RunConfig, gpus: int, time: Callable[[RunConfig], Outcome]
-) -> list[tuple[Split, Outcome]]:
+def ranked(config: RunConfig, gpus: int, time: Callable[[RunConfig], Outcome]) -> list[tuple[Split, Outcome]]:
     """Every split worth a try with what `time` says of it, fastest first.
 
     The neighbours of the fastest power of two are tried as well.

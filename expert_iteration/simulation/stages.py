@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from itertools import cycle
@@ -27,7 +27,7 @@ class SimulatedStages:
 
     def __init__(self, config: RunConfig, rates: Rates, workload: Workload, progress: Progress) -> None:
         place = config.placement
-        self.phases: Counter[str] = Counter()
+        self.phases: dict[str, float] = defaultdict(float)
         """Seconds of the learner's side by what it did."""
         self.ended: list[float] = []
         """When each iteration was over, in seconds."""
@@ -90,7 +90,9 @@ class SimulatedStages:
             lengths = [length for order in bundle for length in order.lengths]
             await asyncio.sleep(self._rates.judge * len(lengths))
             if self.references:
-                await self._score(index, answers.right * (sum(lengths) + len(lengths) * self._rates.prompt_tokens))
+                await self._score(
+                    index, answers.right * (sum(lengths) + len(lengths) * self._rates.prompt_tokens)
+                )
             await self._counting.collect([order.group_id for order in bundle])
             left -= len(bundle)
 

@@ -20,14 +20,13 @@ import resource
 import subprocess
 import sys
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TypeVar
+from typing import ParamSpec, TypeVar
 
-ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).parents[2]))
 
 import hydra
 import psutil
@@ -46,8 +45,9 @@ from expert_iteration.traces import fingerprint
 from expert_iteration.types import Finish, Group, Outcome, Prompt, Rollout, Ticket, Verdict
 from expert_iteration.visits import Visits
 
+P = ParamSpec("P")
 T = TypeVar("T")
-
+ROOT = Path(__file__).parents[2]
 PROMPTS, ANSWERS = 2048, 4
 TOKENS = 8
 QUESTIONS = 20_000
@@ -69,12 +69,12 @@ class Meter:
     """Seconds by part."""
 
     def __init__(self) -> None:
-        self.seconds: Counter[str] = Counter()
+        self.seconds: dict[str, float] = defaultdict(float)
 
-    def timed(self, part: str, work: Callable[[], T]) -> T:
+    def timed(self, part: str, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         begun = time.process_time()
         try:
-            return work()
+            return work(*args, **kwargs)
         finally:
             self.seconds[part] += time.process_time() - begun
 
@@ -94,12 +94,12 @@ class MadeUp:
         self._visits = Visits(config, PromptSet(tuple(questions), len(questions), 0))
 
     async def collect(self, group_ids: Sequence[int]) -> None:
-        self._meter.timed("missing", lambda: self.archive.missing(group_ids))
+        self._meter.timed("missing", self.archive.missing, group_ids)
         for group_id in group_ids:
-            ticket = self._meter.timed("tickets", lambda group_id=group_id: self._visits.ticket(group_id))
+            ticket = self._meter.timed("tickets", self._visits.ticket, group_id)
             group = group_of(ticket, self._progress.version)
-            rows = self._meter.timed("rows", lambda group=group: rows_of(group))
-            self._meter.timed("add", lambda group=group, rows=rows: self.archive.add([(group, rows)]))
+            rows = self._meter.timed("rows", rows_of, group)
+            self._meter.timed("add", self.archive.add, [(group, rows)])
             await asyncio.sleep(0)
 
     async def backlog(self) -> Backlog:
@@ -107,16 +107,17 @@ class MadeUp:
         self.most = max(self.most, seen.live)
         return Backlog(seen.uses_left, seen.steps_left, seen.consumed)
 
-    async def learn(self, steps: int, schedule: tuple[float, float]) -> None:
+    async def learn(self, steps: int, _: tuple[float, float]) -> None:
         for step in range(self._progress.steps, self._progress.steps + steps):
-            self._meter.timed("draw", lambda step=step: self.archive.draw(step, 0, 1))
+            self._meter.timed("draw", self.archive.draw, step, 0, 1)
             await asyncio.sleep(0)
 
     async def publish(self, version: int) -> None:
-        self._meter.timed("add", lambda: self.archive.set_version(version))
+        self._meter.timed("add", self.archive.set_version, version)
 
     async def finish_iteration(self, iteration: int) -> None:
-        self._meter.timed("book", lambda: (self.archive.book(iteration), summary(self.archive.ledger(), iteration)))
+        self._meter.timed("book", self.archive.book, iteration)
+        self._meter.timed("book", summary, self.archive.ledger(), iteration)
 
 
 def prompt_of(number: int) -> Prompt:
@@ -148,7 +149,9 @@ def measure(way: str, rollouts: int, overrides: Sequence[str]) -> dict[str, floa
     """One run in this process: seconds by part, and memory in bytes."""
     register()
     with hydra.initialize_config_dir(str(config_folder()), version_base="1.3"):
-        config = from_hydra(hydra.compose("train", [*overrides_of(way, rollouts), *overrides]), gpus=sys.maxsize)
+        config = from_hydra(
+            hydra.compose("train", [*overrides_of(way, rollouts), *overrides]), gpus=sys.maxsize
+        )
     laws, meter, progress = laws_of(config), Meter(), Progress()
     with TemporaryDirectory() as scratch:
         stages = MadeUp(config, Path(scratch), meter, progress)
@@ -156,14 +159,20 @@ def measure(way: str, rollouts: int, overrides: Sequence[str]) -> dict[str, floa
         asyncio.run(Scheduler(laws, stages, progress, range(laws.groups)).run())
         whole = time.process_time() - begun
         after = resident()
-        meter.timed("save", lambda: stages.archive.save(Path(scratch)))
+        meter.timed("save", stages.archive.save, Path(scratch))
     known = sum(meter.seconds[part] for part in PARTS if part != "save")
     meter.seconds["scheduler"] = whole - known
     done = laws.groups * ANSWERS
     parts = {part: meter.seconds[part] / done * 1e6 for part in PARTS}
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    return {"rollouts": done, **parts, "rate": done / whole, "grown": after - before,
-            "peak": peak - before, "held": stages.most}
+    return {
+        "rollouts": done,
+        **parts,
+        "rate": done / whole,
+        "grown": after - before,
+        "peak": peak - before,
+        "held": stages.most,
+    }
 
 
 def table(found: Sequence[tuple[str, dict[str, float]]]) -> str:
@@ -171,7 +180,12 @@ def table(found: Sequence[tuple[str, dict[str, float]]]) -> str:
     lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
     for way, row in found:
         cells = [way, f"{row['rollouts']:,.0f}", *(f"{row[part]:.1f}" for part in PARTS)]
-        cells += [f"{row['rate']:,.0f}", f"{row['held']:,.0f}", f"{row['grown'] / 2**20:,.0f}", f"{row['peak'] / 2**20:,.0f}"]
+        cells += [
+            f"{row['rate']:,.0f}",
+            f"{row['held']:,.0f}",
+            f"{row['grown'] / 2**20:,.0f}",
+            f"{row['peak'] / 2**20:,.0f}",
+        ]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -182,7 +196,9 @@ def main() -> None:
     )
     parser.add_argument("--rollouts", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=WAYS)
-    parser.add_argument("--inside", action="store_true", help="measure the first of each here, and print JSON")
+    parser.add_argument(
+        "--inside", action="store_true", help="measure the first of each here, and print JSON"
+    )
     options, overrides = parser.parse_known_args()
     if options.inside:
         sys.stdout.write(json.dumps(measure(options.ways[0], options.rollouts[0], overrides)))

@@ -120,7 +120,9 @@ def validated(run: FinishedRun, others: Sequence[FinishedRun]) -> list[Renderabl
         measured = fmean(other.seconds)
         predicted = simulate(other.config, rates, run.workload(other.config))
         informed = simulate(other.config, rates, other.workload(other.config))
-        table.add_row(other.files.folder.name, f"{measured:.2f}", *held(predicted, measured), *held(informed, measured))
+        table.add_row(
+            other.files.folder.name, f"{measured:.2f}", *held(predicted, measured), *held(informed, measured)
+        )
     return [drawing.rates(rates), table]
 
 
