@@ -54,8 +54,8 @@ def rates(found: Rates) -> Table:
     """What the simulation counts with."""
     return facts(
         {
-            "decode step": f"{found.step * 1e3:,.3f} ms, and {found.answer * 1e6:,.2f} us for each answer in it, but "
-            f"{found.floor * 1e6:,.2f} us for each at least; {found.room} answers at once",
+            "decode step": f"{found.step * 1e3:,.3f} ms, and {found.answer * 1e6:,.2f} us for each answer "
+            f"in it, but {found.floor * 1e6:,.2f} us for each at least; {found.room} answers at once",
             "prompt": f"{found.prompt * 1e3:,.3f} ms of prefill; {found.prompt_tokens:,.0f} tokens",
             "answer": f"{found.judge * 1e3:,.3f} ms to judge and store, "
             f"{found.score * 1e6:,.2f} us a token to score",
