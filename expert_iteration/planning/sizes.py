@@ -99,7 +99,7 @@ def table(models: Mapping[str, tuple[RunConfig, Shape]]) -> RenderableType:
     config = next(iter(models.values()))[0]
     note = (
         f"For micro-batches of {config.micro_batch_tokens:,} tokens and a KV cache of {SEQUENCES} sequences "
-        f"of model.max_length; {USABLE:.0%} of a GPU count. LoRA and sleep are assumed, whether a run has them "
+        f"of model.max_length; {USABLE:.0%} of a GPU count. LoRA and sleep are assumed, be they there "
         "or not. Activations and logits are estimates; no GPU has confirmed them."
     )
     return Group(found, Text(note, style="dim"))
