@@ -49,6 +49,8 @@ class Archive:
         self._log = RolloutLog(run_dir / "rollouts", config.logger.tokens)
         self._ledger = Ledger()
         self._books: dict[int, Tally] = {}
+        self._totals: Tally = Counter(kept=0)
+        """Of all books."""
         self._turn = Lock()
         self._wasted: set[tuple[int, int]] = set()
         """(group, prompt) of the visits that were written down for groups that have yet to come."""
@@ -81,8 +83,9 @@ class Archive:
         self._log.write(group, fates)
         self._ledger.add(group, [index for index, fate in fates.items() if fate is Fate.KEPT])
         book = self._books.setdefault(group.ticket.iteration, Counter())
-        book.update(visit + count(group))
-        book.update(Counter(str(fate) for fate in fates.values()))
+        for counted in (visit + count(group), Counter(str(fate) for fate in fates.values())):
+            book.update(counted)
+            self._totals.update(counted)
 
     @_alone
     def draw(self, step: int, rank: int, world_size: int) -> Sequence[TensorDictBase]:
@@ -95,12 +98,9 @@ class Archive:
 
     @_alone
     def snapshot(self) -> Snapshot:
-        totals: Tally = Counter(kept=0)
-        for book in self._books.values():
-            totals.update(book)
         status = self._buffer.status()
         return Snapshot(
-            totals=totals,
+            totals=Counter(self._totals),
             live=status.live,
             uses_left=status.reads_left,
             steps_left=status.steps_left,
@@ -120,9 +120,9 @@ class Archive:
         return self._ledger
 
     @_alone
-    def missing(self, groups: int) -> list[int]:
-        """Of the groups 0 .. `groups` - 1, those that have not arrived."""
-        return self._buffer.missing(groups)
+    def missing(self, group_ids: Sequence[int]) -> list[int]:
+        """Those of the groups that have not arrived."""
+        return self._buffer.missing(group_ids)
 
     @_alone
     def save(self, folder: Path) -> None:
@@ -139,5 +139,8 @@ class Archive:
         self._buffer.restore(state["buffer"], unflatten_rows(load_file(folder / ROWS)))
         self._ledger = Ledger.of(json.loads((folder / LEDGER).read_text(encoding="utf-8")))
         self._books = {int(iteration): Counter(book) for iteration, book in state["books"].items()}
+        self._totals = Counter(kept=0)
+        for book in self._books.values():
+            self._totals.update(book)
         self._wasted = {(group_id, prompt_id) for group_id, prompt_id in state["wasted"]}
         self._log.keep(lambda row: self._stands(int(row["group_id"]), int(row["prompt_id"])))

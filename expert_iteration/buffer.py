@@ -106,16 +106,16 @@ class RolloutBuffer:
         # an empty extension lets the groups in that waited for this one
         arriving = stack(rows) if rows else TensorDict(batch_size=[0])
         if len(slots := self._replay.extend(arriving).flatten()):
-            self._give_up(slots[slots < len(self._slots.reads)])
+            self._give_up(slots[slots < len(self._slots)])
             self._books.written += len(slots)
             self._register(slots)
             if not self._accumulate:
                 self._drop_stale()
         return self._selector.fates.get(group_id, {})
 
-    def missing(self, groups: int) -> list[int]:
-        """Those of the group ids below `groups` that have not come yet."""
-        return [group_id for group_id in range(groups) if not self.received(group_id)]
+    def missing(self, group_ids: Sequence[int]) -> list[int]:
+        """Those that have not come yet."""
+        return [group_id for group_id in group_ids if not self.received(group_id)]
 
     def received(self, group_id: int) -> bool:
         """Whether the group has come."""
@@ -128,7 +128,7 @@ class RolloutBuffer:
             return  # a resumed run brings its engines to where it stood
         self._books.version = version
         if self._config.buffer.priority is Priority.recency:
-            self._prioritize(torch.arange(len(self._slots.versions)))
+            self._prioritize(torch.arange(len(self._slots)))
         if self._accumulate:
             self._renew()
         else:
@@ -147,7 +147,7 @@ class RolloutBuffer:
 
     @property
     def _batch_size(self) -> int:
-        return batch_size(self._config, len(self._slots.reads))
+        return batch_size(self._config, len(self._slots))
 
     def draw(self, step: int, rank: int = 0, world_size: int = 1) -> list[TensorDictBase]:
         """The rows of optimizer step `step` for one rank.
@@ -168,12 +168,11 @@ class RolloutBuffer:
         return rows[rank::world_size]
 
     def status(self) -> BufferStatus:
-        versions = self._slots.versions
         return BufferStatus(
-            live=len(versions),
+            live=len(self._slots),
             reads_left=self.reads_left(),
             steps_left=self.steps_left(),
-            oldest_age=self._books.version - int(versions.min()) if len(versions) else 0,
+            oldest_age=self._oldest_age,
             written=self._books.written,
             reads=self._books.reads,
             expired=self._books.expired,
@@ -186,15 +185,16 @@ class RolloutBuffer:
         Call it between two optimizer steps, when every rank has its rows.
         """
         assert not self._batches, f"some rank has not fetched its rows of step {list(self._batches)}"
-        selector, held = self._selector.state()
+        (selector, held), sampler = self._selector.state(), self._replay.sampler
         plain = {
             "books": asdict(self._books),
             "row_reads": self._slots.reads.tolist(),
+            "order": sampler.order if isinstance(sampler, LeastReadSampler) else [],
             "cursor": self._cursor(),
             "generator": bytes(self._generator.get_state().tolist()).hex(),
             "selector": selector,
         }
-        live = [row.exclude(_SLOT, WEIGHT) for row in self._rows(torch.arange(len(self._slots.reads)))]
+        live = [row.exclude(_SLOT, WEIGHT) for row in self._rows(torch.arange(len(self._slots)))]
         return plain, [*live, *held]
 
     def restore(self, plain: dict[str, Any], rows: Sequence[TensorDictBase]) -> None:
@@ -203,6 +203,8 @@ class RolloutBuffer:
         live = len(plain["row_reads"])
         self._refill(rows[:live], torch.tensor(plain["row_reads"]))
         self._replay.writer.load_state_dict({"_cursor": plain["cursor"]})
+        if plain["order"]:
+            self._replay.sampler.go_on(plain["order"])
         self._selector.restore(plain["selector"], rows[live:])
         self._generator.set_state(torch.tensor(list(bytes.fromhex(plain["generator"])), dtype=torch.uint8))
 
@@ -211,11 +213,11 @@ class RolloutBuffer:
         size = min(self._batch_size, self.reads_left())
         batch, info = self._replay.sample(size, return_info=True)
         slots = info["index"]
-        self._slots.reads.index_add_(0, slots, torch.ones_like(slots))
+        self._slots.read(slots)
         self._books.reads += len(slots)
         rows = [row.exclude(_SLOT) for row in batch.unbind(0)]
         if isinstance(self._replay.sampler, PrioritizedSampler):
-            scale = weight_scale(self._replay.sampler, len(self._slots.reads))
+            scale = weight_scale(self._replay.sampler, len(self._slots))
             for row in rows:
                 row[WEIGHT] = row[WEIGHT] * scale
         return rows
@@ -232,10 +234,15 @@ class RolloutBuffer:
             found = [value(row, self._books.version) for row in self._rows(slots)]
             self._replay.update_priority(slots, torch.tensor(found).clamp(min=0) + PRIORITY_FLOOR)
 
+    @property
+    def _oldest_age(self) -> int:
+        """Policy versions that the oldest row is behind; 0 if there is none."""
+        return self._books.version - min(self._slots.by_version, default=self._books.version)
+
     def _drop_stale(self) -> None:
-        stale = self._slots.versions < self._books.version - self._max_staleness
-        if not stale.any():
+        if self._oldest_age <= self._max_staleness:
             return
+        stale = self._slots.versions < self._books.version - self._max_staleness
         self._give_up(stale.nonzero().squeeze(1))
         # oldest first, so that a full storage goes on overwriting the oldest
         arrival = torch.arange(len(stale)).roll(-self._cursor())
@@ -245,8 +252,8 @@ class RolloutBuffer:
     def _renew(self) -> None:
         """Every row counts as written anew: it is read `epochs` times more, together with the next ones."""
         self._books.forfeited += self.reads_left()
-        self._books.written += len(self._slots.reads)
-        self._slots.reads.zero_()
+        self._books.written += len(self._slots)
+        self._slots.count_reads(torch.zeros_like(self._slots.reads))
 
     def _give_up(self, slots: Tensor) -> None:
         """Count the rows in `slots`, which leave, and the reads that they still had."""
@@ -261,7 +268,7 @@ class RolloutBuffer:
         self._slots.clear()
         if rows:
             self._register(self._replay.writer.extend(stack(rows)))
-            self._slots.reads = reads
+            self._slots.count_reads(reads)
 
     def _rows(self, slots: Tensor) -> list[TensorDictBase]:
         return [self._replay.storage.get(slot) for slot in slots.tolist()]

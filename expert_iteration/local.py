@@ -44,8 +44,8 @@ class LocalWorkers:
     async def book(self, iteration: int) -> Tally:
         return self._archive.book(iteration)
 
-    async def missing(self, groups: int) -> list[int]:
-        return self._archive.missing(groups)
+    async def missing(self, group_ids: Sequence[int]) -> list[int]:
+        return self._archive.missing(group_ids)
 
     async def ledger(self) -> Ledger:
         return self._archive.ledger()

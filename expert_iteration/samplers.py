@@ -1,8 +1,10 @@
 """Which rows of the buffer an optimizer step reads: a row of its `sampler` key each."""
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
+from itertools import accumulate
 from math import ceil
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from tensordict import TensorDictBase
@@ -16,6 +18,8 @@ from expert_iteration.choices import Priority, Sampler
 from expert_iteration.config import RunConfig
 from expert_iteration.segment_trees import prioritized_sampler
 
+Tally: TypeAlias = Counter[int]
+
 PRIORITY_FLOOR = 0.01
 """Added to every priority, so that each row is read now and then."""
 
@@ -24,19 +28,74 @@ class Slots:
     """Policy version and number of reads of the row in each storage slot."""
 
     def __init__(self) -> None:
+        self.changes = 0
+        """How often rows came or went."""
         self.clear()
 
     def clear(self) -> None:
-        self.versions = torch.empty(0, dtype=torch.int64)
-        self.reads = torch.empty(0, dtype=torch.int64)
+        self.changes += 1
+        self._used = 0
+        # twice as long whenever they are full, so that a row costs the same however many there are
+        self._versions = torch.empty(0, dtype=torch.int64)
+        self._reads = torch.empty(0, dtype=torch.int64)
+        self.by_version: Tally = Counter()
+        """Policy version -> rows."""
+        self.by_reads: Tally = Counter()
+        """Number of reads -> rows."""
+
+    def __len__(self) -> int:
+        return self._used
+
+    @property
+    def versions(self) -> Tensor:
+        return self._versions[: self._used]
+
+    @property
+    def reads(self) -> Tensor:
+        """Not to be changed, but by the methods below."""
+        return self._reads[: self._used]
 
     def write(self, slots: Tensor, versions: Tensor) -> None:
         """New rows stand in `slots`."""
-        if (missing := int(slots.max()) + 1 - len(self.reads)) > 0:
-            self.versions = torch.cat([self.versions, torch.zeros(missing, dtype=torch.int64)])
-            self.reads = torch.cat([self.reads, torch.zeros(missing, dtype=torch.int64)])
-        self.versions[slots] = versions
-        self.reads[slots] = 0
+        self.changes += 1
+        written = slots.unique()
+        self._forget(written[written < self._used])
+        self._make_room(int(written.max()) + 1)
+        self._versions[slots] = versions
+        self._reads[written] = 0
+        self.by_version.update(self._versions[written].tolist())
+        self.by_reads[0] += len(written)
+
+    def read(self, slots: Tensor) -> None:
+        """The rows in `slots` are read once more, those that stand there twice two times."""
+        read = slots.unique()
+        _subtract(self.by_reads, self._reads[read])
+        self._reads.index_add_(0, slots, torch.ones_like(slots))
+        self.by_reads.update(self._reads[read].tolist())
+
+    def count_reads(self, reads: Tensor) -> None:
+        """All rows were read so often, int64 [rows]."""
+        self.changes += 1
+        self._reads[: self._used] = reads
+        self.by_reads = Counter(reads.tolist())
+
+    def _forget(self, slots: Tensor) -> None:
+        _subtract(self.by_version, self._versions[slots])
+        _subtract(self.by_reads, self._reads[slots])
+
+    def _make_room(self, size: int) -> None:
+        if size > len(self._reads):
+            more = torch.zeros(max(size, 2 * len(self._reads)) - len(self._reads), dtype=torch.int64)
+            self._versions, self._reads = torch.cat([self._versions, more]), torch.cat([self._reads, more])
+        self._used = max(self._used, size)
+
+
+def _subtract(counts: Tally, values: Tensor) -> None:
+    """Without keys that count nothing."""
+    for value, number in Counter(values.tolist()).items():
+        counts[value] -= number
+        if not counts[value]:
+            del counts[value]
 
 
 class LeastReadSampler(RandomSampler):
@@ -50,33 +109,56 @@ class LeastReadSampler(RandomSampler):
     memory, so every row is read exactly `epochs` times, whatever happens between two draws.
 
     With `whole_passes` a batch never spans two passes over the rows: the last one of a pass may be
-    smaller, as in a data loader. Without, a batch is filled up with rows that were read more often.
+    smaller, as in a data loader. A pass is drawn at once, and anew only when rows come or go. Without, a
+    batch is filled up with rows that were read more often, and each is drawn by itself.
     """
 
     def __init__(self, slots: Slots, epochs: int, whole_passes: bool) -> None:
         self._slots = slots
         self._epochs = epochs
         self._whole_passes = whole_passes
+        self._pass = torch.empty(0, dtype=torch.int64)
+        """Slots that are left of a pass, in order."""
+        self._drawn_at = -1
+        """Changes of the slots when it was drawn."""
+
+    @property
+    def order(self) -> list[int]:
+        """Slots that are left of the present pass, for a checkpoint; none if the next draw begins one."""
+        return self._pass.tolist() if self._drawn_at == self._slots.changes else []
+
+    def go_on(self, order: Sequence[int]) -> None:
+        """Take up a pass whose `order` was that."""
+        self._pass, self._drawn_at = torch.tensor(order, dtype=torch.int64), self._slots.changes
 
     def sample(self, storage: Storage, batch_size: int) -> tuple[Tensor, dict[str, Any]]:
         """At most `batch_size` slots, all different."""
+        assert len(self._slots) == len(storage)
+        if not self._whole_passes:
+            return self._ordered(self._epochs)[:batch_size], {}
+        if self._drawn_at != self._slots.changes or not len(self._pass):
+            self._pass, self._drawn_at = self._ordered(min(self._slots.by_reads) + 1), self._slots.changes
+        batch, self._pass = self._pass[:batch_size], self._pass[batch_size:]
+        return batch, {}
+
+    def _ordered(self, limit: int) -> Tensor:
+        """The slots of all rows that were read fewer than `limit` times, the most urgent ones first."""
         reads = self._slots.reads
-        assert len(reads) == len(storage)
-        limit = int(reads.min()) + 1 if self._whole_passes else self._epochs
         usable = (reads < limit).nonzero().squeeze(1)
         shuffled = usable[torch.randperm(len(usable), generator=self._rng)]
         urgency = self._slots.versions[shuffled] * self._epochs + reads[shuffled]
-        return shuffled[urgency.argsort(stable=True)][:batch_size], {}
+        return shuffled[urgency.argsort(stable=True)]
 
     def batches_left(self, batch_size: int) -> int:
         """Fewest batches until every row was read `epochs` times; a synchronous run takes just these."""
-        reads = self._slots.reads
-        if not len(reads):
+        rows = self._slots.by_reads
+        if not rows:
             return 0
         if self._whole_passes:
-            return sum(ceil(int((reads <= done).sum()) / batch_size) for done in range(self._epochs))
-        left = self._epochs - reads
-        return max(ceil(int(left.sum()) / batch_size), int(left.max()))
+            passes = accumulate(rows[done] for done in range(self._epochs))
+            return sum(ceil(unread / batch_size) for unread in passes)
+        left = sum((self._epochs - done) * number for done, number in rows.items())
+        return max(ceil(left / batch_size), self._epochs - min(rows))
 
 
 def sampler_of(config: RunConfig, slots: Slots, whole_passes: bool) -> TorchRLSampler:

@@ -11,8 +11,9 @@ scheduler knows counts, no tensors; tests drive it with fakes.
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby, islice
 from math import ceil
 from typing import Protocol
 
@@ -58,16 +59,11 @@ class Laws:
     def iteration_of(self, group_id: int) -> int:
         return group_id // self.groups_per_iteration
 
-    def requests(self, group_ids: Sequence[int]) -> list[list[int]]:
+    def requests(self, group_ids: Iterable[int]) -> Iterator[list[int]]:
         """Cut `group_ids` into orders for the collectors; none spans two iterations."""
-        cut: list[list[int]] = []
-        for group_id in group_ids:
-            fits = cut and len(cut[-1]) < self.request_size
-            if fits and self.iteration_of(cut[-1][0]) == self.iteration_of(group_id):
-                cut[-1].append(group_id)
-            else:
-                cut.append([group_id])
-        return cut
+        for _, iteration in groupby(group_ids, key=self.iteration_of):
+            while order := list(islice(iteration, self.request_size)):
+                yield order
 
 
 @dataclass
@@ -124,8 +120,8 @@ class Scheduler:
         self.laws = laws
         self.progress = progress
         self._stages = stages
-        self._missing = list(missing)
-        self._finished = laws.groups - len(self._missing)
+        self._missing = missing
+        self._finished = laws.groups - len(missing)
         self._in_flight = 0
         self._backlog = Backlog(0, 0, 0)
         self._due: int | None = None

@@ -23,11 +23,16 @@ from expert_iteration.planning.drawing import drawn
 from expert_iteration.planning.machine import described, this_machine
 from expert_iteration.planning.odds import PASS_RATES, Odds
 from expert_iteration.planning.plan import plan_of
+from expert_iteration.planning.shapes import Shape, shape_of
+from expert_iteration.planning.sizes import table
 from expert_iteration.planning.summary import short_configuration
 from expert_iteration.reporting.redact import redact
 from expert_iteration.reporting.text import one_line
+from expert_iteration.tokenizer import resolve_model
 
 WIDTH = 100
+GPUS = ("a100", "h100", "h200")
+"""Those of simulation/hardware.py, which a plan does not load."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -48,6 +53,11 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--devices", type=int, metavar="N", help="GPUs of the machine to plan for")
     parser.add_argument("--memory", type=float, metavar="GiB", help="memory of each of them")
     parser.add_argument("--ram", type=float, metavar="GiB", help="memory of its host")
+    parser.add_argument("--fit", action="store_true", help="show what fits on GPUs of which size instead")
+    parser.add_argument(
+        "--suggest-split", type=int, metavar="N", help="show the best split of N GPUs instead"
+    )
+    parser.add_argument("--gpu", choices=GPUS, default="h100", help="what the GPUs to be split are like")
     rates = parser.add_mutually_exclusive_group()
     rates.add_argument("--pass-rate", type=share, metavar="P", help="share of right answers (0.5)")
     rates.add_argument("--like", type=Path, metavar="RUN", help="plan with what this run measured")
@@ -70,12 +80,50 @@ def show(options: argparse.Namespace) -> None:
     Raises:
         ConfigError: the configuration cannot work, or the run cannot fit; the plan is printed before.
     """
+    if options.fit:
+        sys.stdout.write(rendered([table(shipped(options.overrides))]))
+        return
     config, run_dir = composed(options.overrides)
+    if options.suggest_split is not None:
+        suggest(options, config, run_dir)
+        return
     another = options.devices is not None
     machine = described(options.devices, options.memory, options.ram) if another else this_machine(run_dir)
     plan = plan_of(config, run_dir, machine, odds(options, config))
     sys.stdout.write(rendered([whole(config) if options.all else short_configuration(config), drawn(plan)]))
     for problem in plan.problems():
+        raise ConfigError(problem)
+
+
+def shipped(overrides: Sequence[str]) -> dict[str, tuple[RunConfig, Shape]]:
+    """The run with each model of config/model in turn, by its name, small ones first."""
+    found = {}
+    for file in (config_folder() / "model").glob("*.yaml"):
+        config, _ = composed([*overrides, f"model={file.stem}"])
+        shape = shape_of(resolve_model(config).model).shape
+        if shape is not None:
+            found[file.stem] = config, shape
+    return dict(sorted(found.items(), key=lambda item: item[1][1].parameters))
+
+
+def suggest(options: argparse.Namespace, config: RunConfig, run_dir: Path) -> None:
+    """Print the fastest splits, and what to type for the best one.
+
+    Raises:
+        ConfigError: nothing can be split so, or the best split does not fit; it is printed before.
+    """
+    from expert_iteration.reports.runs import RunFiles
+    from expert_iteration.simulation.drawing import suggestion
+    from expert_iteration.simulation.hardware import ACCELERATORS, Assumptions
+    from expert_iteration.simulation.lengths import of_run, supposed
+    from expert_iteration.simulation.prospects import Prospects
+
+    gpu, likely = ACCELERATORS[options.gpu], odds(options, config)
+    lengths = supposed(config) if options.like is None else of_run(RunFiles.of(options.like))
+    found = Prospects.of(config, gpu, lengths, likely[0], Assumptions()).ranked(config, options.suggest_split)
+    sys.stdout.write(rendered([suggestion(config, gpu, found)]))
+    machine = described(options.suggest_split, gpu.memory, options.ram)
+    for problem in plan_of(found[0][0].of(config), run_dir, machine, likely[:1]).problems():
         raise ConfigError(problem)
 
 

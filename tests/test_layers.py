@@ -29,12 +29,14 @@ LAYERS = [
     "local actors stages examination",
     "training",
     "sessions planning doctor",
+    "simulation",
     "launch",
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names.split()}
 ABSENT = {
     "launch": "torch ray vllm transformers wandb numpy rich mpmath",
     "planning.drawing": "torch numpy transformers mpmath",
+    "simulation.prospects": "torch numpy transformers mpmath",
     "scheduler": "torch",
     "grading": "torch math_verify vllm",
     "data.loading": "torch datasets transformers math_verify",

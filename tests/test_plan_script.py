@@ -144,6 +144,55 @@ def test_a_model_of_unknown_size_is_planned_without_memory(
     assert "placement\n" not in output
 
 
+def test_the_best_split_is_told_with_what_to_type(
+    script: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = told(script, capsys, "experiment=cs336_ei", "--suggest-split", "8")
+    assert "placement=split placement.train.devices=4 placement.infer.replicas=4" in output
+    assert "4 train, 4 infer" in output and "bottleneck" in output
+    assert max(map(len, output.splitlines())) <= 100
+
+
+def test_a_split_that_does_not_fit_is_told_and_then_refused(
+    script: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = ("experiment=cs336_ei", "model.path=Qwen/Qwen2.5-7B", "--suggest-split")
+    output, error = refused(script, capsys, *whole, "4", "--gpu", "a100")
+    assert "best split" in output and "GPU 0 would need" in error
+    _, error = refused(script, capsys, *whole, "1")
+    assert "--suggest-split 1 cannot be split" in error
+
+
+def test_what_fits_is_told_for_every_shipped_model(
+    script: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = told(script, capsys, "--fit", "experiment=cs336_ei")
+    for file in (config_folder() / "model").glob("*.yaml"):
+        assert f"{file.stem}, full" in output and f"{file.stem}, LoRA" in output
+    row = next(line.split() for line in output.splitlines() if line.strip().startswith("the trainer alone"))
+    assert row[-5:] == ["yes"] * 5, "the demo fits anywhere"
+    assert max(map(len, output.splitlines())) <= 100
+
+
+def test_gpus_to_be_split_are_those_with_a_data_sheet(script: dict[str, Any]) -> None:
+    from expert_iteration.simulation.hardware import ACCELERATORS
+
+    assert set(script["GPUS"]) == set(ACCELERATORS)
+
+
+@pytest.mark.parametrize("options", [("--suggest-split", "8"), ("--fit",)])
+def test_splits_and_sizes_load_no_torch(options: tuple[str, ...], tmp_path: Path) -> None:
+    code = (
+        f"import runpy, sys; sys.argv = ['plan.py', 'experiment=cs336_ei', *{options!r}]; "
+        f"runpy.run_path({str(SCRIPT)!r}, run_name='__main__'); "
+        "print(*sorted({'torch', 'ray', 'vllm', 'transformers'} & set(sys.modules)), file=sys.stderr)"
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path
+    )
+    assert found.stderr.strip() == ""
+
+
 def test_another_machine_needs_a_number_of_devices(
     script: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -164,6 +164,7 @@ def write_rollouts(run: Path, groups: dict[int, list[str]], **more: object) -> P
     (run / "metrics.jsonl").touch()
     rows = [
         {
+            "iteration": 1,
             "group_id": group_id,
             "prompt_id": group_id,
             "rollout_index": index,

@@ -198,4 +198,4 @@ def test_a_stop_is_heard_between_two_orders_and_the_run_goes_on_later():
 
 def test_requests_never_span_two_iterations():
     laws = Laws(iterations=3, groups_per_iteration=5, batch_size=1, uses_per_group=1, groups_per_request=4)
-    assert laws.requests(range(3, 12)) == [[3, 4], [5, 6, 7, 8], [9], [10, 11]]
+    assert list(laws.requests(range(3, 12))) == [[3, 4], [5, 6, 7, 8], [9], [10, 11]]

@@ -104,8 +104,8 @@ class ArchiveActor(Shell):
     def book(self, iteration: int) -> Tally:
         return self._archive.book(iteration)
 
-    def missing(self, groups: int) -> list[int]:
-        return self._archive.missing(groups)
+    def missing(self, group_ids: Sequence[int]) -> list[int]:
+        return self._archive.missing(group_ids)
 
     def ledger(self) -> Ledger:
         return self._archive.ledger()

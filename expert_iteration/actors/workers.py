@@ -97,7 +97,7 @@ class RayWorkers:
         await self._crew.persist(partial(self._order, tickets))
 
     async def _order(self, tickets: Sequence[Ticket]) -> None:
-        missing = set(await self.missing(1 + max(ticket.group_id for ticket in tickets)))
+        missing = set(await self.missing([ticket.group_id for ticket in tickets]))
         left = [ticket for ticket in tickets if ticket.group_id in missing]
         if not left:
             return
@@ -130,8 +130,8 @@ class RayWorkers:
     async def ledger(self) -> Ledger:
         return cast(Ledger, await self._crew.ask(self._archive, "ledger"))
 
-    async def missing(self, groups: int) -> list[int]:
-        return cast(list[int], await self._crew.ask(self._archive, "missing", groups))
+    async def missing(self, group_ids: Sequence[int]) -> list[int]:
+        return cast(list[int], await self._crew.ask(self._archive, "missing", group_ids))
 
     async def learn(self, pace: Pace) -> Metrics:
         return cast(Metrics, (await self._ask_trainers("learn", pace))[0])

@@ -42,6 +42,8 @@ ENGINE_FORWARD = GIB
 """What vLLM needs on a GPU besides weights, logits and KV cache, about."""
 ROW_BYTES = 8 + 1 + 4 + 4
 """Of each position of a sample in the buffer: token, mask, log pi_old and log pi_ref (batching.py)."""
+ROW_OBJECTS = 12 * 1024
+"""Of each sample besides: it is a TensorDict of 14 small tensors (scripts/benchmark/driver.py)."""
 PROMPT_TOKENS = 200
 """Length of a prompt, about."""
 
@@ -126,18 +128,21 @@ def host(config: RunConfig, shape: Shape, found: list[Process]) -> dict[str, int
         parts["object store"] = OBJECT_STORE_BYTES
     else:
         parts["libraries"] = LIBRARIES["collector"]
-    parts["buffer rows"] = buffer_bytes(config)
+    parts["buffer rows"] = buffer_bytes(config) + rows_held(config) * ROW_OBJECTS
     parts["push"] = 2 * _bucket(config, shape)
     return parts
 
 
+def rows_held(config: RunConfig) -> int:
+    """Most samples that are held at once."""
+    kept = most_kept(config) * (config.iterations if config.algorithm.accumulate else 1)
+    return min(kept, config.buffer.capacity)
+
+
 def buffer_bytes(config: RunConfig) -> int:
-    """Most that the samples held at once take."""
-    kept = most_kept(config)
-    if config.algorithm.accumulate:
-        kept *= config.iterations
+    """Most that their tokens take, in memory and in a checkpoint."""
     length = min(config.sampling.max_tokens + PROMPT_TOKENS, config.model.max_length)
-    return min(kept, config.buffer.capacity) * length * ROW_BYTES
+    return rows_held(config) * length * ROW_BYTES
 
 
 def _bucket(config: RunConfig, shape: Shape) -> int:
