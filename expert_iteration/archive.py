@@ -118,9 +118,9 @@ class Archive:
         return self._ledger
 
     @_alone
-    def missing(self, groups: int) -> list[int]:
-        """Of the groups 0 .. `groups` - 1, those that have not arrived."""
-        return self._buffer.missing(groups)
+    def missing(self, group_ids: Sequence[int]) -> list[int]:
+        """Those of `group_ids` that have not arrived."""
+        return self._buffer.missing(group_ids)
 
     @_alone
     def save(self, folder: Path) -> None:

@@ -113,9 +113,9 @@ class RolloutBuffer:
                 self._drop_stale()
         return self._selector.fates.get(group_id, {})
 
-    def missing(self, groups: int) -> list[int]:
-        """Those of the group ids below `groups` that have not come yet."""
-        return [group_id for group_id in range(groups) if not self.received(group_id)]
+    def missing(self, group_ids: Sequence[int]) -> list[int]:
+        """Those of `group_ids` that have not come yet."""
+        return [group_id for group_id in group_ids if not self.received(group_id)]
 
     def received(self, group_id: int) -> bool:
         """Whether the group has come."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 from typing import Protocol
@@ -16,8 +17,9 @@ from expert_iteration.faults import reach
 from expert_iteration.learner import Learner
 from expert_iteration.reference import score_rows
 from expert_iteration.timeline import Timeline
+from expert_iteration.transports import transport_of
 from expert_iteration.types import Metrics, Pace
-from expert_iteration.weights import DamagedWeights, EngineClient, push
+from expert_iteration.weights import DamagedWeights, EngineClient, HostTransport, PushReport, push
 
 SUMS = ("train/skipped", "train/spikes", "train/tokens")
 
@@ -45,8 +47,8 @@ class Trainer:
     ) -> None:
         self._config = config
         self._ranks = config.placement.train.devices
+        self._transport = transport_of(config)
         self._learner = Learner(config, device, self._ranks)
-        self._engine_dtype = getattr(torch, config.model.engine_dtype.value)
         self._source = source
         self._rank = rank
         self._timeline = timeline or Timeline()
@@ -76,13 +78,17 @@ class Trainer:
         """
         self._learner.version = version
         reach("trainer.push")
-        weights, checked = self._learner.named_weights(), bool(probes)
+        weights, checked, transport = self._learner.named_weights(), bool(probes), self._transport
+        if checked and isinstance(transport, HostTransport):
+            transport = replace(transport, checksums=True)
+        if self._config.placement.infer.sleep_level:
+            # what the allocator keeps for later is memory that the engine wakes up in
+            torch.cuda.empty_cache()
         with self._timeline.span("push"):
             try:
-                report = push(weights, engines, version, self._engine_dtype, checksums=checked)
+                metrics = metrics_of(push(weights, engines, version, transport))
             except DamagedWeights as error:
                 raise Mismatch(str(error)) from error
-        metrics = {"push/seconds": report.seconds, "push/mebibytes": report.bytes / 2**20}
         if checked:
             with self._timeline.span("verify"):
                 metrics |= verify(engines, self._score, probes, version, self._config)
@@ -115,3 +121,15 @@ class Trainer:
                     ahead = fetcher.submit(self._source.draw, step, self._rank, self._ranks)
                 reach("trainer.step")
                 yield rows
+
+
+def metrics_of(report: PushReport) -> Metrics:
+    """What a push took, and what it has done to answers that were under way."""
+    effect = report.interruption
+    return {
+        "push/seconds": report.seconds,
+        "push/mebibytes": report.bytes / 2**20,
+        "push/stalled_seconds": effect.stalled,
+        "push/aborted": float(effect.aborted),
+        "push/resumed": float(effect.resumed),
+    }

@@ -28,7 +28,7 @@ async def train(config: RunConfig, data: Data, workers: Workers, run: Run, repor
     """
     laws = laws_of(config)
     await run.begin()
-    scheduler = Scheduler(laws, run, run.progress, await workers.missing(laws.groups))
+    scheduler = Scheduler(laws, run, run.progress, await workers.missing(range(laws.groups)))
     _stop_on_signal(scheduler)
     watching = asyncio.create_task(run.watch())
     reason = "finished"

@@ -167,14 +167,14 @@ def test_an_archive_counts_logs_and_remembers_what_arrived(tmp_path):
     assert seen.totals["rollouts"] == 9
     assert seen.totals["kept"] == seen.totals["correct"] == 3
     assert seen.totals["reward_millionths"] == 3_000_000
-    assert archive.missing(6) == [3, 4, 5]
+    assert archive.missing(range(6)) == [3, 4, 5]
     (tmp_path / "saved").mkdir()
     archive.draw(0, 0, 1)
     archive.save(tmp_path / "saved")
     restored = Archive(config, tmp_path)
     restored.load(tmp_path / "saved")
     assert restored.snapshot() == archive.snapshot()
-    assert restored.missing(6) == [3, 4, 5]
+    assert restored.missing(range(6)) == [3, 4, 5]
     assert restored.book(1) == archive.book(1)
     with pytest.raises(AssertionError, match="twice"):
         restored.add([group_again()])

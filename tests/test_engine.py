@@ -16,11 +16,12 @@ from expert_iteration.config import ConfigError, ModelConfig, PlacementConfig
 from expert_iteration.engine import Engine, Request
 from expert_iteration.export.folder import export
 from expert_iteration.types import Finish, Rollout
-from expert_iteration.weights import pack, push
+from expert_iteration.weights import HostTransport, pack, push
 from tests.sealed import sealed
 
 pytestmark = pytest.mark.real
 
+EXACT = HostTransport(torch.float32)
 MAX_LENGTH = 512
 LETTERS = tuple("abcdefghijklmnopqrstuvwxyz")
 PROMPTS = [*(tuple(range(3 + i, 20 + 2 * i)) for i in range(7)), tuple(range(3, 253))]
@@ -69,7 +70,7 @@ def train_a_little(model: Qwen2ForCausalLM) -> None:
 
 
 def push_to(engine: Engine, model: Qwen2ForCausalLM) -> None:
-    push(model.state_dict().items(), [engine], engine.version + 1, torch.float32)
+    push(model.state_dict().items(), [engine], engine.version + 1, EXACT)
 
 
 @torch.no_grad()
@@ -292,7 +293,7 @@ def test_a_push_that_lost_something_cannot_finish(
     version = engine.version
     rest = [(name, tensor) for name, tensor in trained.named_parameters() if lost not in name]
     with pytest.raises(RuntimeError, match="have not arrived"):
-        push(rest, [engine], version + 1, torch.float32)
+        push(rest, [engine], version + 1, EXACT)
     assert engine.version == version
     push_to(engine, trained)
     assert_agreement(engine, trained)
@@ -301,7 +302,7 @@ def test_a_push_that_lost_something_cannot_finish(
 def test_a_tensor_of_the_wrong_shape_can_be_pushed_over(engine: Engine, trained: Qwen2ForCausalLM) -> None:
     wrong = [(name, torch.zeros(3, 3)) for name, _ in trained.named_parameters()]
     with pytest.raises((AssertionError, RuntimeError, ValueError)):
-        push(wrong, [engine], engine.version + 1, torch.float32)
+        push(wrong, [engine], engine.version + 1, EXACT)
     push_to(engine, trained)
     assert_agreement(engine, trained)
 
@@ -344,7 +345,7 @@ class StandIn:
             logprobs=SimpleNamespace(logprobs=[0.0]),
             text="x",
             finish_reason="length",
-            weight_versions=[SimpleNamespace(version="0")],
+            weight_versions=[SimpleNamespace(version="0", start=0, end=1)],
         )
         return [SimpleNamespace(request_id=self.waiting.pop(0), outputs=[answer])]
 
@@ -355,6 +356,18 @@ class StandIn:
         self.calls.append("reset_prefix_cache")
 
     def set_weight_version(self, _: str) -> None: ...
+
+    def get_tokenizer(self) -> None: ...
+
+    def sleep(self, level: int, *_: str) -> None:
+        self.calls.append(f"sleep {level}")
+
+    def wake_up(self, tags: list[str]) -> None:
+        self.calls.append(f"wake {tags[0]}")
+
+    def abort_request(self, names: list[str]) -> None:
+        self.calls.append("abort")
+        self.waiting = [name for name in self.waiting if name not in names]
 
 
 def engine_around(vllm: StandIn, wait_limit: float = 60.0) -> Engine:
@@ -377,8 +390,8 @@ def test_all_requests_of_a_call_are_added_before_the_next_step(prompt_requests: 
 
 def test_the_prefix_cache_is_reset_by_every_push() -> None:
     vllm = StandIn()
-    push([], [engine_around(vllm)], 1, torch.float32)
-    assert vllm.calls[-2:] == ["finish_weight_update", "reset_prefix_cache"]
+    push([], [engine_around(vllm)], 1, EXACT)
+    assert vllm.calls[-3:] == ["finish_weight_update", "reset_prefix_cache", "wake scheduling"]
 
 
 def test_a_submit_during_an_update_gives_up_and_names_the_version() -> None:

@@ -9,15 +9,15 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "expert_iteration"
 LAYERS = [
-    "choices faults timeline",
+    "choices faults timeline orphans",
     "config types scheduler confinement",
-    "algorithms adaptive demo traces rounds measures",
+    "algorithms adaptive demo traces rounds measures serving",
     "grading books output laws",
     "data",
     "checks prompts votes tokenizer model_files losses advantages schedules",
-    "ledger batching selection weights",
-    "segment_trees frontier values health selector model guard moments checkpoint",
-    "reporting weight_receiver vllm_start",
+    "ledger batching selection weights request vllm_start",
+    "transports standstill segment_trees frontier values health selector model guard moments checkpoint",
+    "reporting weight_receiver",
     "sweeps",
     "visits samplers resuming engine learner reference evaluation reports",
     "buffer",
@@ -31,7 +31,7 @@ LAYERS = [
     "launch",
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names.split()}
-HEAVY = {"ray": {"actors"}, "vllm": {"engine", "vllm_start", "weight_receiver"}}
+HEAVY = {"ray": {"actors"}, "vllm": {"request", "engine", "vllm_start", "weight_receiver", "transports"}}
 
 
 def modules() -> list[Path]:

@@ -5,7 +5,8 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from expert_iteration.weights import ALIGNMENT, Bucket, pack, push, unpack
+from expert_iteration.types import Interruption
+from expert_iteration.weights import ALIGNMENT, Bucket, HostTransport, pack, push, unpack
 
 
 class RecordingClient:
@@ -22,8 +23,9 @@ class RecordingClient:
         self.calls.append("receive")
         self.weights |= dict(unpack(bucket))
 
-    def finish_update(self) -> None:
+    def finish_update(self) -> Interruption:
         self.calls.append("finish")
+        return Interruption(stalled=0.25 * len(self.calls), aborted=1, resumed=2)
 
 
 def some_tensors() -> dict[str, torch.Tensor]:
@@ -94,7 +96,7 @@ def test_a_bucket_in_read_only_memory_can_be_unpacked() -> None:
 
 def test_a_push_reaches_every_client_in_the_order_start_receive_finish() -> None:
     clients = [RecordingClient(), RecordingClient()]
-    report = push(some_tensors().items(), clients, version=3, dtype=torch.bfloat16, bucket_bytes=64)
+    report = push(some_tensors().items(), clients, 3, HostTransport(torch.bfloat16, bucket_bytes=64))
     for client in clients:
         assert client.calls == ["start 3", *["receive"] * report.buckets, "finish"]
         assert client.weights.keys() == some_tensors().keys()
@@ -110,5 +112,5 @@ def test_a_push_that_breaks_does_not_finish() -> None:
 
     client = RecordingClient()
     with pytest.raises(RuntimeError, match="a rank died"):
-        push(breaks_down(), [client], version=1, dtype=torch.float32, bucket_bytes=16)
+        push(breaks_down(), [client], 1, HostTransport(torch.float32, bucket_bytes=16))
     assert client.calls == ["start 1", "receive"]

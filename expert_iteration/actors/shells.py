@@ -27,7 +27,7 @@ from expert_iteration.ledger import Ledger
 from expert_iteration.output import redirect_output
 from expert_iteration.timeline import Timeline
 from expert_iteration.tokenizer import load_tokenizer
-from expert_iteration.types import Group, Metrics, Pace, Prompt, Snapshot, Tally, Ticket
+from expert_iteration.types import Group, Interruption, Metrics, Pace, Prompt, Snapshot, Tally, Ticket
 
 if TYPE_CHECKING:
     from tensordict import TensorDictBase
@@ -94,8 +94,8 @@ class ArchiveActor(Shell):
     def book(self, iteration: int) -> Tally:
         return self._archive.book(iteration)
 
-    def missing(self, groups: int) -> list[int]:
-        return self._archive.missing(groups)
+    def missing(self, group_ids: Sequence[int]) -> list[int]:
+        return self._archive.missing(group_ids)
 
     def ledger(self) -> Ledger:
         return self._archive.ledger()
@@ -124,6 +124,9 @@ class ReferenceActor(Shell):
     def is_up(self) -> bool:
         return self._reference is not None
 
+    def rest(self) -> None:
+        self._started(self._reference).rest()
+
     def log_probs(self, rows: "list[TensorDictBase]") -> list[Any]:
         reach("reference.score")
         with self._timeline.span("score"):
@@ -150,7 +153,7 @@ class CollectorActor(Shell):
         from expert_iteration.engine import Engine
 
         config, limit = self._config, self._config.wait_limit
-        engine = Engine(config.model, config.placement, config.seed, limit)
+        engine = Engine(config.model, config.placement, config.seed, limit, config.push)
         self._open.callback(engine.close)
         if version is not None:
             engine.start_update(version)
@@ -170,15 +173,24 @@ class CollectorActor(Shell):
     def answer(self, prompts: Sequence[Prompt], temperature: float, seed: int) -> Judged:
         return self._started(self._collector).answer(prompts, temperature, seed)
 
+    def meeting(self) -> str | None:
+        return self._started(self._engine).meeting
+
+    def connect(self, meeting: str, init_info: dict[str, Any]) -> None:
+        self._started(self._engine).connect(meeting, init_info)
+
+    def rest(self) -> None:
+        self._started(self._engine).rest()
+
     def start_update(self, version: int) -> None:
         self._started(self._engine).start_update(version)
 
-    def receive(self, bucket: Any) -> None:
+    def receive(self, parcel: Any) -> None:
         reach("collector.receive")
-        self._started(self._engine).receive(bucket)
+        self._started(self._engine).receive(parcel)
 
-    def finish_update(self) -> None:
-        self._started(self._engine).finish_update()
+    def finish_update(self) -> Interruption:
+        return self._started(self._engine).finish_update()
 
     def sample(self, requests: "Sequence[Request]") -> "list[Rollouts]":
         return self._started(self._engine).generate(requests, self._config.wait_limit)

@@ -10,6 +10,7 @@ from typing import Any, cast
 import ray
 
 from expert_iteration.actors.crew import Crew, Part
+from expert_iteration.actors.dispatch import dispatch_of
 from expert_iteration.actors.shells import ArchiveActor, CollectorActor, ReferenceActor, TrainerActor
 from expert_iteration.algorithms import needs_reference
 from expert_iteration.choices import Device
@@ -61,7 +62,7 @@ class RayWorkers:
             restarts,
             self._renew,
         )
-        self._orders = [0] * len(self._collectors)
+        self._dispatch = dispatch_of(config)
         self._version = 0
 
     async def start(self) -> None:
@@ -80,23 +81,24 @@ class RayWorkers:
         )
 
     async def collect(self, tickets: Sequence[Ticket]) -> None:
-        """Give the order to the collector with the fewest prompts before it.
+        """Give the order to the collectors, in portions and as they have room."""
+        async with asyncio.TaskGroup() as tasks:
+            for portion in self._dispatch.portions(tickets):
+                tasks.create_task(self._serve(portion))
 
-        Where an actor is lost meanwhile, what has not reached the buffer is ordered again.
+    async def _serve(self, tickets: Sequence[Ticket]) -> None:
+        """Have a collector bring in `tickets`.
+
+        Where an actor is lost meanwhile, what has not reached the buffer is ordered again, from the same
+        collector: until it is back it keeps its seats, so that it draws nothing more from the queue.
         """
-        await self._crew.persist(partial(self._order, tickets))
+        async with self._dispatch.seated(len(tickets)) as index:
+            await self._crew.persist(partial(self._order, self._collectors[index], tickets))
 
-    async def _order(self, tickets: Sequence[Ticket]) -> None:
-        missing = set(await self.missing(1 + max(ticket.group_id for ticket in tickets)))
-        left = [ticket for ticket in tickets if ticket.group_id in missing]
-        if not left:
-            return
-        index = self._orders.index(min(self._orders))
-        self._orders[index] += len(left)
-        try:
-            await self._crew.ask(self._collectors[index], "collect", left, signs=self._groups_received)
-        finally:
-            self._orders[index] -= len(left)
+    async def _order(self, collector: Part, tickets: Sequence[Ticket]) -> None:
+        missing = set(await self.missing([ticket.group_id for ticket in tickets]))
+        if left := [ticket for ticket in tickets if ticket.group_id in missing]:
+            await self._crew.ask(collector, "collect", left, signs=self._groups_received)
 
     async def answer(self, prompts: Sequence[Prompt], temperature: float, seed: int) -> Judged:
         share = -(-len(prompts) // len(self._collectors))
@@ -120,8 +122,12 @@ class RayWorkers:
     async def ledger(self) -> Ledger:
         return cast(Ledger, await self._crew.ask(self._archive, "ledger"))
 
-    async def missing(self, groups: int) -> list[int]:
-        return cast(list[int], await self._crew.ask(self._archive, "missing", groups))
+    async def missing(self, group_ids: Sequence[int]) -> list[int]:
+        return cast(list[int], await self._crew.ask(self._archive, "missing", group_ids))
+
+    async def rest(self) -> None:
+        resting = (*self._collectors, *self._references)
+        await asyncio.gather(*(self._crew.persist(partial(self._crew.ask, part, "rest")) for part in resting))
 
     async def learn(self, pace: Pace) -> Metrics:
         return cast(Metrics, (await self._ask_trainers("learn", pace))[0])
