@@ -1,5 +1,6 @@
 """Packing trained weights for the engines, without an engine."""
 
+import json
 from collections.abc import Iterator
 
 import pytest
@@ -102,6 +103,24 @@ def test_a_push_reaches_every_client_in_the_order_start_receive_finish() -> None
         assert client.weights.keys() == some_tensors().keys()
     assert report.buckets > 1
     assert report.bytes >= 2 * sum(tensor.numel() for tensor in some_tensors().values())
+
+
+def test_a_push_tells_what_it_has_done_to_answers_under_way() -> None:
+    """Counts add up over the engines; the time is that of the engine that stood still longest."""
+    clients = [RecordingClient(), RecordingClient()]
+    clients[0].calls = ["earlier"] * 3
+    report = push(some_tensors().items(), clients, 1, HostTransport(torch.float32))
+    assert report.interruption == Interruption(stalled=0.25 * len(clients[0].calls), aborted=2, resumed=4)
+    assert Interruption.of_all([]) == Interruption()
+
+
+@pytest.mark.parametrize("plain", [False, True])
+def test_a_bucket_reaches_a_process_that_unpickles_nothing_as_well(plain: bool) -> None:
+    (bucket,) = pack(some_tensors().items(), torch.bfloat16)
+    handed = bucket.update_info(plain)["bucket"]
+    if plain:
+        handed = Bucket.of_plain(json.loads(json.dumps(handed, default=list)) | {"data": handed["data"]})
+    assert all(torch.equal(tensor, arrived(iter([bucket]))[name]) for name, tensor in unpack(handed))
 
 
 def test_a_push_that_breaks_does_not_finish() -> None:
