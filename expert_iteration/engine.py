@@ -37,7 +37,8 @@ class Engine:
     """Policy version of the weights; 0 for those read from disk."""
     tokens_generated: int
     """Response tokens of all finished groups."""
-
+    unfinished: int
+    """Answers that it works on, or has before it."""
     meeting: str | None
     """Where it was connected with the trainer, by a backend that connects them."""
 
@@ -61,7 +62,7 @@ class Engine:
             ConfigError: vLLM refuses the model or its placement.
         """
         self.version = 0
-        self.tokens_generated = 0
+        self.tokens_generated = self.unfinished = 0
         self.meeting = None
         self._max_length = model.max_length
         self._wait_limit = wait_limit
@@ -202,6 +203,7 @@ class Engine:
         for order in orders:
             order.answers.set_running_or_notify_cancel()
         self._orders |= added
+        self.unfinished = self._vllm.get_num_unfinished_requests()
         self._wake()
         return True
 
@@ -229,6 +231,7 @@ class Engine:
         try:
             for output in self._vllm.step():
                 self._finish_group(output)
+            self.unfinished = self._vllm.get_num_unfinished_requests()
         except BaseException as error:
             self._fail(error)
             raise

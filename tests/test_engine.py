@@ -397,6 +397,9 @@ class StandIn:
 
     def get_tokenizer(self) -> None: ...
 
+    def get_num_unfinished_requests(self) -> int:
+        return len(self.waiting)
+
     def sleep(self, level: int, *_: str) -> None:
         self.calls.append(f"sleep {level}")
 

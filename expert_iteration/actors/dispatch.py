@@ -1,67 +1,79 @@
 """Which collector gets which groups: portions of one queue, so that none idles while work is left."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from math import ceil
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
 from expert_iteration.algorithms import Source, algorithm_of
 from expert_iteration.config import RunConfig
 from expert_iteration.laws import laws_of
 
 T = TypeVar("T")
+Room: TypeAlias = Callable[[int], Awaitable[None]]
+"""Returns when the engine of collector number i is about to run out of work."""
 
 PORTIONS = 8
-"""Portions that fill an engine. Each is a call of its own, and its groups grow scarce together: more of them
-level the last minutes of an iteration better, and cost more calls."""
-SPARE = 2
-"""Further portions that a collector holds, ready when answers finish: an engine must not wait for a call."""
+"""Portions that fill an engine. More of them level the end of an iteration better, and cost more calls."""
 
 
 class Dispatch:
-    """Seats for groups at the collectors. Who waits longest is seated first, where most seats are free."""
+    """Hands out portions in order, each to a collector whose engine has room.
 
-    def __init__(self, collectors: int, seats: int, portion: int) -> None:
-        """`seats` are groups that one collector holds at a time; `portion` is what goes to it at once."""
-        assert portion <= seats, "a portion that never finds room"
-        self._seats = seats
+    It is the engine that says so: how many answers it still works on cannot be told from the groups that are
+    not back, as each of them waits for its longest answer.
+    """
+
+    def __init__(self, collectors: int, portion: int, room: Room) -> None:
+        """`portion` is in groups. A single collector gets whatever there is, and is asked for no room."""
         self._portion = portion
-        self._taken = [0] * collectors
+        self._room = room
+        self._held = [0] * collectors
+        """Groups at each collector."""
+        self._asked: dict[int, asyncio.Future[None]] = {}
         self._door = asyncio.Lock()
-        self._freed = asyncio.Event()
 
     def portions(self, groups: Sequence[T]) -> list[Sequence[T]]:
         return [groups[first : first + self._portion] for first in range(0, len(groups), self._portion)]
 
     @asynccontextmanager
-    async def seated(self, groups: int) -> AsyncIterator[int]:
-        """Wait for seats for `groups`, at most a portion, and hold them until the block ends.
+    async def placed(self, groups: int) -> AsyncIterator[int]:
+        """Wait for room for `groups`, at most a portion. Who came first is served first.
 
         Yields:
-            the number of the collector.
+            the number of the collector that has them until the block ends.
         """
         async with self._door:
-            while min(self._taken) + groups > self._seats:
-                self._freed.clear()
-                await self._freed.wait()
-            collector = self._taken.index(min(self._taken))
-            self._taken[collector] += groups
+            collector = await self._next()
+            self._held[collector] += groups
         try:
             yield collector
         finally:
-            self._taken[collector] -= groups
-            self._freed.set()
+            self._held[collector] -= groups
+
+    async def _next(self) -> int:
+        """Of the collectors with room, the one with the fewest groups. All are asked, each once at a time."""
+        if len(self._held) == 1:
+            return 0
+        for collector in range(len(self._held)):
+            if collector not in self._asked:
+                self._asked[collector] = asyncio.ensure_future(self._room(collector))
+        await asyncio.wait(self._asked.values(), return_when=asyncio.FIRST_COMPLETED)
+        free = [collector for collector, answer in self._asked.items() if answer.done()]
+        chosen = min(free, key=lambda collector: self._held[collector])
+        self._asked.pop(chosen).result()
+        return chosen
+
+    def close(self) -> None:
+        """Wait for no room any more."""
+        for answer in self._asked.values():
+            answer.cancel()
 
 
-def dispatch_of(config: RunConfig) -> Dispatch:
-    """For the collectors of a run: enough seats to fill each engine, and some to spare.
-
-    A single collector is given whole orders: nobody is there to share them with.
-    """
+def dispatch_of(config: RunConfig, room: Room) -> Dispatch:
+    """For the collectors of a run."""
     answers = config.rollouts_per_prompt if algorithm_of(config).source is Source.POLICY else 1
-    infer = config.placement.infer
-    order = laws_of(config).request_size
-    portion = order if infer.replicas == 1 else min(order, ceil(infer.max_num_seqs / (answers * PORTIONS)))
-    filled = ceil(infer.max_num_seqs / (answers * portion))
-    return Dispatch(infer.replicas, (filled + SPARE) * portion, portion)
+    infer, order = config.placement.infer, laws_of(config).request_size
+    share = ceil(infer.max_num_seqs / (answers * PORTIONS))
+    return Dispatch(infer.replicas, order if infer.replicas == 1 else min(order, share), room)

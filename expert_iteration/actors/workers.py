@@ -17,13 +17,14 @@ from expert_iteration.choices import Device
 from expert_iteration.config import RunConfig
 from expert_iteration.evaluation import Judged
 from expert_iteration.ledger import Ledger
+from expert_iteration.room import MOST_ORDERS
 from expert_iteration.tokenizer import resolve_model
 from expert_iteration.types import Metrics, Pace, Prompt, Snapshot, Tally, Ticket
 
 OBJECT_STORE_BYTES = 512 * 2**20
 CLOSE_LIMIT = 10.0
 """Seconds that actors have to leave by themselves."""
-CONCURRENT_CALLS = 64
+CONCURRENT_CALLS = 64 + MOST_ORDERS
 """Calls that a collector serves side by side: orders, evaluations and the steps of a push."""
 
 
@@ -62,7 +63,7 @@ class RayWorkers:
             restarts,
             self._renew,
         )
-        self._dispatch = dispatch_of(config)
+        self._dispatch = dispatch_of(config, self._room)
         self._version = 0
 
     async def start(self) -> None:
@@ -90,10 +91,15 @@ class RayWorkers:
         """Have a collector bring in `tickets`.
 
         Where an actor is lost meanwhile, what has not reached the buffer is ordered again, from the same
-        collector: until it is back it keeps its seats, so that it draws nothing more from the queue.
+        collector.
         """
-        async with self._dispatch.seated(len(tickets)) as index:
+        async with self._dispatch.placed(len(tickets)) as index:
             await self._crew.persist(partial(self._order, self._collectors[index], tickets))
+
+    async def _room(self, index: int) -> None:
+        """Wait until that collector can use more work; one that is lost has none until it is back."""
+        ask = partial(self._crew.ask, self._collectors[index], "await_room", signs=self._groups_received)
+        await self._crew.persist(ask)
 
     async def _order(self, collector: Part, tickets: Sequence[Ticket]) -> None:
         missing = set(await self.missing([ticket.group_id for ticket in tickets]))
@@ -159,6 +165,7 @@ class RayWorkers:
 
         Actors leave by themselves, so that they give back their semaphores; Ray would kill them.
         """
+        self._dispatch.close()
         collectors = [part.actor for part in self._collectors]
         others = [part.actor for part in (*self._trainers, *self._references, self._archive)]
         leaving = [actor.close.remote() for actor in collectors]

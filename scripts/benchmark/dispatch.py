@@ -1,17 +1,19 @@
 """How busy 1, 2 and 4 engines are while they sample one iteration: portions of one queue, or a share each.
 
-    python scripts/benchmark/dispatch.py [--groups 512] [--answers 8] [--seats 256] [--mean 400] [--spread 0.8]
+    python scripts/benchmark/dispatch.py [--groups 2048] [--answers 8] [--at-once 256] [--mean 400]
 
 The dispatcher is the real one. The engines are not: each makes a step of all answers that it works on, at
-most `--seats` of them, and an answer takes as many steps as it has tokens. Lengths are lognormal and cut at
-eight times their mean. Time is simulated, so that nothing depends on this machine. The cases:
+most `--at-once`, and an answer takes as many steps as it has tokens. Lengths are lognormal, with a standard
+deviation of 0.8 in their logarithm (`--spread`), and cut at eight times their mean. Time is simulated, so
+that nothing depends on this machine. The cases:
 
 * even: questions in random order, engines of one speed
 * sorted: later questions take longer answers, three times the mean at the end
 * slow engine: the first engine takes half as long again for each step
 
-Printed for each are the smallest share of the time in which an engine had work, the mean share of its seats
-that were taken, and the time that the iteration took; `ratio` is that of the times.
+Printed for each is the smallest share of the time in which an engine had work: of the time in which there were
+answers that had yet to begin (`busy`), and of all time (`overall`), at whose end answers that cannot be shared
+run out. Then the time that the iteration took; `ratio` is that of the times.
 """
 
 import argparse
@@ -21,15 +23,17 @@ import sys
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from math import ceil, exp
-from statistics import fmean
 
-from expert_iteration.actors.dispatch import Dispatch, dispatch_of
+from expert_iteration.actors.dispatch import dispatch_of
 from expert_iteration.config import AlgorithmConfig, InferPlacement, PlacementConfig, RunConfig
+from expert_iteration.room import LOOK_EVERY, Room
 
 CASES = ("even", "sorted", "slow engine")
 REPLICAS = (1, 2, 4)
 STEP = 0.02
 """Seconds in which an engine makes a token of each of its answers."""
+CALL = 0.01
+"""Seconds that a call to a collector takes to reach it."""
 STORING = 0.2
 """Seconds from the last answer of a portion until its collector has given it away."""
 LONGEST = 8
@@ -56,39 +60,48 @@ class SimulatedTime(asyncio.SelectorEventLoop):
 class Engine:
     """Takes simulated time for answers, and keeps account of it."""
 
-    def __init__(self, seats: int, step: float) -> None:
-        self._seats = asyncio.Semaphore(seats)
+    def __init__(self, at_once: int, step: float) -> None:
+        self._places = asyncio.Semaphore(at_once)
         self._step = step
         self._running = 0
         self._since = 0.0
-        self.working = 0.0
-        """Seconds with at least one answer."""
-        self.answering = 0.0
-        """Seconds times answers."""
+        self.unfinished = 0
+        """Answers that it works on, or has before it."""
+        self.last_began = 0.0
+        self._spans: list[tuple[float, float]] = []
+        """When it had work."""
 
-    async def sample(self, groups: Sequence[Group]) -> None:
+    def busy_until(self, end: float) -> float:
+        """Share of the time from 0 to `end` in which it had work."""
+        return sum(max(0.0, min(last, end) - first) for first, last in self._spans) / end
+
+    async def sample(self, groups: Sequence[Group], arrived: Callable[[], None] = lambda: None) -> None:
+        lengths = [tokens for group in groups for tokens in group]
+        self.unfinished += len(lengths)
+        arrived()
         async with asyncio.TaskGroup() as tasks:
-            for tokens in (tokens for group in groups for tokens in group):
+            for tokens in lengths:
                 tasks.create_task(self._answer(tokens))
 
     async def _answer(self, tokens: int) -> None:
-        async with self._seats:
-            self._count(1)
+        clock = asyncio.get_running_loop().time
+        async with self._places:
+            self.last_began = clock()
+            if self._running == 0:
+                self._since = clock()
+            self._running += 1
             await asyncio.sleep(tokens * self._step)
-            self._count(-1)
-
-    def _count(self, change: int) -> None:
-        now = asyncio.get_running_loop().time()
-        self.working += (now - self._since) * (self._running > 0)
-        self.answering += (now - self._since) * self._running
-        self._since, self._running = now, self._running + change
+            self._running -= 1
+            if self._running == 0:
+                self._spans.append((self._since, clock()))
+        self.unfinished -= 1
 
 
 @dataclass(frozen=True)
 class Setting:
     groups: int
     answers: int
-    seats: int
+    at_once: int
     mean: float
     """Tokens of an answer."""
     spread: float
@@ -107,18 +120,15 @@ class Setting:
         drawn = chance.lognormvariate(0, self.spread) / exp(self.spread**2 / 2)
         return ceil(mean * min(drawn, LONGEST))
 
-    def dispatch(self, replicas: int) -> Dispatch:
-        """That of a run with these numbers."""
-        infer = InferPlacement(replicas=replicas, max_num_seqs=self.seats)
-        return dispatch_of(
-            RunConfig(
-                iterations=1,
-                prompts_per_iteration=self.groups,
-                rollouts_per_prompt=self.answers,
-                batch_size=1,
-                algorithm=AlgorithmConfig(name="expert_iteration"),
-                placement=PlacementConfig(infer=infer),
-            )
+    def run(self, replicas: int) -> RunConfig:
+        """One with these numbers."""
+        return RunConfig(
+            iterations=1,
+            prompts_per_iteration=self.groups,
+            rollouts_per_prompt=self.answers,
+            batch_size=1,
+            algorithm=AlgorithmConfig(name="expert_iteration"),
+            placement=PlacementConfig(infer=InferPlacement(replicas=replicas, max_num_seqs=self.at_once)),
         )
 
 
@@ -126,25 +136,35 @@ class Setting:
 class Outcome:
     seconds: float
     busy: list[float]
-    """Share of the time in which each engine had work."""
-    filled: float
-    """Mean share of seats that were taken."""
+    """Share of the time, for each engine, in which it had work, until the last of all answers began."""
+    overall: list[float]
+    """The same until the end."""
 
 
 Way = Callable[[Setting, Sequence[Group], Sequence[Engine]], Awaitable[None]]
 
 
 async def portions(setting: Setting, groups: Sequence[Group], engines: Sequence[Engine]) -> None:
-    dispatch = setting.dispatch(len(engines))
+    rooms = [Room(lambda engine=engine: engine.unfinished, setting.at_once) for engine in engines]  # type: ignore[misc]
+
+    async def await_room(number: int) -> None:
+        await asyncio.sleep(CALL)
+        while not rooms[number].is_there:
+            await asyncio.sleep(LOOK_EVERY)
+
+    dispatch = dispatch_of(setting.run(len(engines)), await_room)
 
     async def serve(portion: Sequence[Group]) -> None:
-        async with dispatch.seated(len(portion)) as number:
-            await engines[number].sample(portion)
+        async with dispatch.placed(len(portion)) as number:
+            with rooms[number].taken(sum(map(len, portion))) as arrived:
+                await asyncio.sleep(CALL)
+                await engines[number].sample(portion, arrived)
             await asyncio.sleep(STORING)
 
     async with asyncio.TaskGroup() as tasks:
         for portion in dispatch.portions(groups):
             tasks.create_task(serve(portion))
+    dispatch.close()
 
 
 async def shares(_: Setting, groups: Sequence[Group], engines: Sequence[Engine]) -> None:
@@ -162,13 +182,14 @@ def simulate(setting: Setting, case: str, replicas: int, way: Way) -> Outcome:
 
 async def _simulate(setting: Setting, case: str, replicas: int, way: Way) -> Outcome:
     steps = [STEP * (1.5 if case == "slow engine" and number == 0 else 1) for number in range(replicas)]
-    engines = [Engine(setting.seats, step) for step in steps]
+    engines = [Engine(setting.at_once, step) for step in steps]
     await way(setting, setting.lengths(case), engines)
     seconds = asyncio.get_running_loop().time()
+    began = max(engine.last_began for engine in engines)
     return Outcome(
         seconds,
-        [engine.working / seconds for engine in engines],
-        fmean(engine.answering / seconds / setting.seats for engine in engines),
+        [engine.busy_until(began) for engine in engines],
+        [engine.busy_until(seconds) for engine in engines],
     )
 
 
@@ -176,24 +197,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--groups", type=int, default=512)
+    parser.add_argument("--groups", type=int, default=2048)
     parser.add_argument("--answers", type=int, default=8)
-    parser.add_argument("--seats", type=int, default=256)
+    parser.add_argument("--at-once", type=int, default=256)
     parser.add_argument("--mean", type=float, default=400.0)
     parser.add_argument("--spread", type=float, default=0.8)
     setting = Setting(**vars(parser.parse_args()))
-    sys.stdout.write(
-        f"{'case':12} {'engines':>7}   {'a share each: busy  filled  seconds':>36}   "
-        f"{'portions: busy  filled  seconds':>32}   ratio\n"
-    )
+    sys.stdout.write(f"{'':20} {'a share each':>23}   {'portions':>23}\n")
+    columns = "   ".join(["   busy overall  seconds"] * 2)
+    sys.stdout.write(f"{'case':12} engines {columns}   ratio\n")
     for case in CASES:
         for replicas in REPLICAS:
-            fixed, queued = (simulate(setting, case, replicas, way) for way in (shares, portions))
-            sys.stdout.write(
-                f"{case:12} {replicas:7}   {min(fixed.busy):20.3f} {fixed.filled:7.3f} {fixed.seconds:8.1f}   "
-                f"{min(queued.busy):15.3f} {queued.filled:7.3f} {queued.seconds:8.1f}   "
-                f"{queued.seconds / fixed.seconds:.3f}\n"
+            outcomes = [simulate(setting, case, replicas, way) for way in (shares, portions)]
+            columns = "   ".join(
+                f"{min(o.busy):7.3f} {min(o.overall):7.3f} {o.seconds:8.1f}" for o in outcomes
             )
+            ratio = outcomes[1].seconds / outcomes[0].seconds
+            sys.stdout.write(f"{case:12} {replicas:7} {columns}   {ratio:.3f}\n")
 
 
 if __name__ == "__main__":
