@@ -3,7 +3,7 @@
 import asyncio
 import random
 from collections import Counter
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, ExitStack, suppress
 from dataclasses import dataclass, field
 
 import pytest
@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from expert_iteration.actors.dispatch import Dispatch, dispatch_of
+from expert_iteration.actors.workers import CONCURRENT_CALLS
 from expert_iteration.config import (
     AlgorithmConfig,
     InferPlacement,
@@ -19,6 +20,7 @@ from expert_iteration.config import (
     RunConfig,
     SelectionConfig,
 )
+from expert_iteration.room import MOST_ORDERS, Room
 from expert_iteration.scheduler import Backlog, Laws, Progress, Scheduler
 
 
@@ -35,105 +37,170 @@ def run_config(replicas: int = 2, max_num_seqs: int = 256, **changes) -> RunConf
     return RunConfig(**values | changes)
 
 
-async def settle() -> None:
+class Rooms:
+    """Collectors that have room when they are told to; `asked` counts how often each was."""
+
+    def __init__(self, *free):
+        self.there = [asyncio.Event() for _ in free]
+        for event, is_free in zip(self.there, free, strict=True):
+            if is_free:
+                event.set()
+        self.asked = Counter()
+
+    async def __call__(self, collector):
+        self.asked[collector] += 1
+        await self.there[collector].wait()
+
+
+async def settle():
     for _ in range(10):
         await asyncio.sleep(0)
 
 
 def test_groups_are_cut_into_portions_in_order():
-    dispatch = Dispatch(collectors=2, seats=4, portion=3)
+    dispatch = Dispatch(2, portion=3, room=None)
     assert dispatch.portions(list(range(7))) == [[0, 1, 2], [3, 4, 5], [6]]
 
 
-def test_the_collector_with_most_free_seats_is_chosen():
+def test_of_the_collectors_with_room_the_one_with_the_fewest_groups_is_chosen():
     async def act():
-        dispatch = Dispatch(collectors=3, seats=8, portion=4)
+        dispatch = Dispatch(3, 4, Rooms(True, True, True))
         async with AsyncExitStack() as open_:
-            return [await open_.enter_async_context(dispatch.seated(groups)) for groups in (4, 2, 1, 4)]
+            return [await open_.enter_async_context(dispatch.placed(groups)) for groups in (4, 2, 1, 4)]
 
     first, second, third, again = asyncio.run(act())
     assert {first, second, third} == {0, 1, 2}
     assert again == third
 
 
-def test_no_collector_holds_more_than_its_seats_and_who_waits_longest_comes_first():
+def test_a_collector_without_room_gets_nothing_and_is_asked_once():
     async def act():
-        dispatch, held, order = Dispatch(collectors=2, seats=5, portion=2), Counter(), []
-        most = Counter()
+        rooms, placed = Rooms(False, True), []
+        dispatch = Dispatch(2, 1, rooms)
+        for _ in range(5):
+            async with dispatch.placed(1) as collector:
+                placed.append(collector)
+        rooms.there[1].clear()
+        waiting = asyncio.create_task(dispatch.placed(1).__aenter__())
+        await settle()
+        assert not waiting.done()
+        rooms.there[0].set()
+        placed.append(await waiting)
+        dispatch.close()
+        return placed, rooms.asked
+
+    placed, asked = asyncio.run(act())
+    assert placed == [1] * 5 + [0]
+    assert asked[0] == 1
+
+
+def test_who_came_first_is_served_first():
+    async def act():
+        rooms, order = Rooms(False, False), []
+        dispatch = Dispatch(2, 1, rooms)
 
         async def work(number):
-            async with dispatch.seated(2) as collector:
+            async with dispatch.placed(1):
                 order.append(number)
-                held[collector] += 2
-                most[collector] = max(most[collector], held[collector])
-                await asyncio.sleep(0.001 * (number % 3))
-                held[collector] -= 2
+                await asyncio.sleep(0)
 
         async with asyncio.TaskGroup() as tasks:
             for number in range(20):
                 tasks.create_task(work(number))
-        return most, order
-
-    most, order = asyncio.run(act())
-    assert set(most.values()) == {4}
-    assert order == list(range(20))
-
-
-def test_seats_are_given_back_when_work_fails_or_is_cancelled():
-    async def act():
-        dispatch = Dispatch(collectors=1, seats=1, portion=1)
-        with pytest.raises(KeyError):
-            async with dispatch.seated(1):
-                raise KeyError
-        async with dispatch.seated(1):
-            waiting = asyncio.create_task(dispatch.seated(1).__aenter__())
             await settle()
-            waiting.cancel()
-        async with asyncio.timeout(5), dispatch.seated(1):
-            return "seated"
+            assert order == []
+            rooms.there[1].set()
+        dispatch.close()
+        return order
 
-    assert asyncio.run(act()) == "seated"
+    assert asyncio.run(act()) == list(range(20))
 
 
-def test_a_collector_that_is_lost_draws_nothing_from_the_queue_until_it_is_back():
+def test_a_collector_that_fails_is_named_by_its_error_and_the_next_in_line_goes_on():
     async def act():
-        dispatch, served = Dispatch(collectors=2, seats=2, portion=1), Counter()
-        back = asyncio.Event()
+        failures = [KeyError("collector 0 is lost for good")]
 
-        async def work():
-            async with dispatch.seated(1) as collector:
-                if collector == 0:
-                    await back.wait()
-                await asyncio.sleep(0)
-                served[collector] += 1
+        async def room(_):
+            if failures:
+                raise failures.pop()
 
-        async with asyncio.TaskGroup() as tasks:
-            for _ in range(20):
-                tasks.create_task(work())
-            while served[1] < 18:
-                await asyncio.sleep(0)
-            assert served[0] == 0
-            back.set()
-        return served
+        dispatch = Dispatch(2, 1, room)
+        with pytest.raises(KeyError, match="collector 0"):
+            async with dispatch.placed(1):
+                pass
+        async with asyncio.timeout(5), dispatch.placed(1) as collector:
+            return collector
 
-    assert asyncio.run(act()) == {0: 2, 1: 18}
+    assert asyncio.run(act()) in (0, 1)
 
 
-@pytest.mark.parametrize("replicas", [2, 3, 8])
-@pytest.mark.parametrize(("answers", "at_once"), [(1, 256), (4, 256), (8, 100), (16, 4), (3, 1)])
-def test_every_collector_has_seats_that_fill_its_engine_and_some_to_spare(replicas, answers, at_once):
-    config = run_config(replicas, at_once, rollouts_per_prompt=answers)
-    dispatch = dispatch_of(config)
-    portion = len(dispatch.portions(range(512))[0])
-    assert dispatch._seats * answers > at_once
-    assert (dispatch._seats - portion) * answers >= at_once, "full while one portion is on its way"
-    assert dispatch._seats / portion <= 12, "each portion is a call that the collector serves"
+def test_who_gives_up_waiting_leaves_the_line():
+    async def act():
+        rooms = Rooms(False, False)
+        dispatch = Dispatch(2, 1, rooms)
+        waiting = asyncio.create_task(dispatch.placed(1).__aenter__())
+        await settle()
+        waiting.cancel()
+        await settle()
+        rooms.there[0].set()
+        async with asyncio.timeout(5), dispatch.placed(1) as collector:
+            dispatch.close()
+            return collector
+
+    assert asyncio.run(act()) == 0
 
 
-def test_a_single_collector_is_given_whole_orders():
-    assert len(dispatch_of(run_config(replicas=1)).portions(range(512))) == 1
+def test_a_single_collector_is_given_whole_orders_and_asked_for_nothing():
+    assert len(dispatch_of(run_config(replicas=1), None).portions(range(512))) == 1
     small = ModeConfig(max_staleness=2, publish_every=64, prompts_per_request=32)
-    assert len(dispatch_of(run_config(replicas=1, mode=small)).portions(range(32))) == 1
+    dispatch = dispatch_of(run_config(replicas=1, mode=small), None)
+    assert len(dispatch.portions(range(32))) == 1
+
+    async def act():
+        async with dispatch.placed(32) as collector, dispatch.placed(32) as again:
+            return collector, again
+
+    assert asyncio.run(act()) == (0, 0)
+
+
+@pytest.mark.parametrize(("answers", "at_once"), [(1, 256), (4, 256), (8, 100), (16, 4), (3, 1)])
+def test_a_portion_is_a_part_of_what_fills_an_engine(answers, at_once):
+    [first, *_] = dispatch_of(run_config(2, at_once, rollouts_per_prompt=answers), None).portions(range(512))
+    assert len(first) == 1 or len(first) * answers < 2 * at_once / 8
+
+
+def test_there_is_room_until_enough_is_under_way_or_on_its_way():
+    engine = Counter(unfinished=0)
+    room = Room(lambda: engine["unfinished"], at_once=16)
+    assert room.is_there
+    with room.taken(18) as arrived:
+        assert not room.is_there, "what is on its way counts"
+        engine["unfinished"] = 18
+        arrived()
+        engine["unfinished"] = 17
+        assert room.is_there
+    assert room.is_there
+    with suppress(KeyError), room.taken(18):
+        raise KeyError
+    assert room.is_there, "an order that failed takes no room"
+
+
+def test_a_collector_has_no_room_for_more_orders_than_it_can_serve():
+    room = Room(lambda: 0, at_once=16)
+    with ExitStack() as open_:
+        for _ in range(MOST_ORDERS):
+            assert room.is_there
+            open_.enter_context(room.taken(0))
+        assert not room.is_there
+    assert room.is_there
+    assert MOST_ORDERS < CONCURRENT_CALLS, "a push must get through"
+
+
+def test_the_wait_for_room_ends_when_the_engine_runs_out_of_work():
+    left = iter([20, 19, 18, 17])
+    room = Room(lambda: next(left), at_once=16)
+    room.wait()
+    assert list(left) == []
 
 
 @dataclass
@@ -141,7 +208,7 @@ class Replicas:
     """Engines that push at their own times and sample what they are given at random speed."""
 
     laws: Laws
-    dispatch: Dispatch
+    portion: int
     random: random.Random
     pause: str
     versions: list[int] = field(default_factory=list)
@@ -153,13 +220,20 @@ class Replicas:
     ages: list[int] = field(default_factory=list)
     visited: Counter[int] = field(default_factory=Counter)
 
+    def __post_init__(self):
+        self.dispatch = Dispatch(self.laws.replicas, self.portion, self.room)
+
+    async def room(self, engine):
+        while self.under_way[engine] > 2 or self.random.random() < 0.3:
+            await asyncio.sleep(0)
+
     async def collect(self, group_ids):
         async with asyncio.TaskGroup() as tasks:
             for portion in self.dispatch.portions(group_ids):
                 tasks.create_task(self.serve(portion))
 
     async def serve(self, group_ids):
-        async with self.dispatch.seated(len(group_ids)) as engine:
+        async with self.dispatch.placed(len(group_ids)) as engine:
             while self.pushing:
                 await asyncio.sleep(0)
             sampled = self.versions[engine]
@@ -222,13 +296,7 @@ def test_no_sample_is_too_old_and_no_group_is_lost_however_many_engines_there_ar
         groups_per_request=4 if staleness else None,
         replicas=replicas,
     )
-    stages = Replicas(
-        laws,
-        Dispatch(replicas, portion + seed % 4, portion),
-        random.Random(seed),
-        pause,
-        versions=[0] * replicas,
-    )
+    stages = Replicas(laws, portion, random.Random(seed), pause, versions=[0] * replicas)
     scheduler = Scheduler(laws, stages, Progress(), range(laws.groups))
     asyncio.run(asyncio.wait_for(scheduler.run(), timeout=20))
     assert stages.visited == Counter(range(laws.groups))

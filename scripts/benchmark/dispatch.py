@@ -11,9 +11,9 @@ that nothing depends on this machine. The cases:
 * sorted: later questions take longer answers, three times the mean at the end
 * slow engine: the first engine takes half as long again for each step
 
-Printed for each is the smallest share of the time in which an engine had work: of the time in which there were
-answers that had yet to begin (`busy`), and of all time (`overall`), at whose end answers that cannot be shared
-run out. Then the time that the iteration took; `ratio` is that of the times.
+Printed for each is the smallest share of the time in which an engine had work: of the time until the last of
+all answers began (`busy`), and of all time (`overall`), at whose end nothing is left to be shared. Then the
+time that the iteration took; `ratio` is that of the times.
 """
 
 import argparse
@@ -193,6 +193,10 @@ async def _simulate(setting: Setting, case: str, replicas: int, way: Way) -> Out
     )
 
 
+def row(outcome: Outcome) -> str:
+    return f"{min(outcome.busy):7.3f} {min(outcome.overall):7.3f} {outcome.seconds:8.1f}"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -209,9 +213,7 @@ def main() -> None:
     for case in CASES:
         for replicas in REPLICAS:
             outcomes = [simulate(setting, case, replicas, way) for way in (shares, portions)]
-            columns = "   ".join(
-                f"{min(o.busy):7.3f} {min(o.overall):7.3f} {o.seconds:8.1f}" for o in outcomes
-            )
+            columns = "   ".join(map(row, outcomes))
             ratio = outcomes[1].seconds / outcomes[0].seconds
             sys.stdout.write(f"{case:12} {replicas:7} {columns}   {ratio:.3f}\n")
 
