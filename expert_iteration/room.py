@@ -45,10 +45,9 @@ class Room:
 
     def wait(self) -> None:
         """Until there is some; whoever asks for it looks after the time."""
-        while not self.is_there:
+        while not self.is_there():
             time.sleep(LOOK_EVERY)
 
-    @property
     def is_there(self) -> bool:
         return self._orders < MOST_ORDERS and self._coming + self._unfinished() < self._enough
 

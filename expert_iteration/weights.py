@@ -50,9 +50,9 @@ class Bucket:
     @staticmethod
     def of_plain(values: dict[str, Any]) -> "Bucket":
         """The bucket that `update_info` has put into plain values."""
-        lists = {key: tuple(values[key]) for key in ("names", "dtypes", "offsets")}
+        names, dtypes, offsets = (tuple(values[key]) for key in ("names", "dtypes", "offsets"))
         shapes = tuple(map(tuple, values["shapes"]))
-        return Bucket(**lists, shapes=shapes, data=np.frombuffer(values["data"], np.uint8))
+        return Bucket(names, dtypes, shapes, offsets, np.frombuffer(values["data"], np.uint8))
 
 
 class DamagedWeights(RuntimeError):

@@ -172,27 +172,27 @@ def test_a_portion_is_a_part_of_what_fills_an_engine(answers, at_once):
 def test_there_is_room_until_enough_is_under_way_or_on_its_way():
     engine = Counter(unfinished=0)
     room = Room(lambda: engine["unfinished"], at_once=16)
-    assert room.is_there
+    assert room.is_there()
     with room.taken(18) as arrived:
-        assert not room.is_there, "what is on its way counts"
+        assert not room.is_there(), "what is on its way counts"
         engine["unfinished"] = 18
         arrived()
         engine["unfinished"] = 17
-        assert room.is_there
-    assert room.is_there
+        assert room.is_there()
+    assert room.is_there()
     with suppress(KeyError), room.taken(18):
         raise KeyError
-    assert room.is_there, "an order that failed takes no room"
+    assert room.is_there(), "an order that failed takes no room"
 
 
 def test_a_collector_has_no_room_for_more_orders_than_it_can_serve():
     room = Room(lambda: 0, at_once=16)
     with ExitStack() as open_:
         for _ in range(MOST_ORDERS):
-            assert room.is_there
+            assert room.is_there()
             open_.enter_context(room.taken(0))
-        assert not room.is_there
-    assert room.is_there
+        assert not room.is_there()
+    assert room.is_there()
     assert MOST_ORDERS < CONCURRENT_CALLS, "a push must get through"
 
 
@@ -212,7 +212,7 @@ class Replicas:
     random: random.Random
     pause: str
     versions: list[int] = field(default_factory=list)
-    pushing: bool = False
+    pushing: list[int] = field(default_factory=list)
     under_way: Counter[int] = field(default_factory=Counter)
     kept: list[tuple[int, int]] = field(default_factory=list)
     """(oldest version of its tokens, uses left) of each group in the buffer."""
@@ -250,13 +250,13 @@ class Replicas:
             self.kept.append((sampled, self.random.randint(0, self.laws.uses_per_group)))
 
     async def publish(self, version):
-        self.pushing = True
+        self.pushing.append(version)
         while self.pause == "wait" and self.under_way.total():
             await asyncio.sleep(0)
         for engine in self.random.sample(range(len(self.versions)), len(self.versions)):
             await asyncio.sleep(0)
             self.versions[engine] = version
-        self.pushing = False
+        self.pushing.clear()
 
     async def backlog(self):
         left = sum(uses for _, uses in self.kept)

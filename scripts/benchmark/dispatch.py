@@ -149,7 +149,7 @@ async def portions(setting: Setting, groups: Sequence[Group], engines: Sequence[
 
     async def await_room(number: int) -> None:
         await asyncio.sleep(CALL)
-        while not rooms[number].is_there:
+        while not rooms[number].is_there():
             await asyncio.sleep(LOOK_EVERY)
 
     dispatch = dispatch_of(setting.run(len(engines)), await_room)
