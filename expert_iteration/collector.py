@@ -78,9 +78,9 @@ class Collector:
             arrived()
             self._bring_in(answers, tickets[0].iteration)
 
-    def await_room(self) -> None:
-        """Return when the engine is about to run out of work."""
-        self._room.wait()
+    def await_room(self) -> bool:
+        """Wait until the engine is about to run out of work; whether it is, well before `wait_limit`."""
+        return self._room.wait(self._config.wait_limit / 2)
 
     def _bring_in(self, answers: Answers, iteration: int) -> None:
         while answers:

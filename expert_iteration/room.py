@@ -43,10 +43,14 @@ class Room:
         finally:
             self._count(-1, -sum(coming))
 
-    def wait(self) -> None:
-        """Until there is some; whoever asks for it looks after the time."""
+    def wait(self, limit: float) -> bool:
+        """Until there is some, for `limit` seconds at most; whether there is."""
+        deadline = time.monotonic() + limit
         while not self.is_there():
+            if time.monotonic() > deadline:
+                return False
             time.sleep(LOOK_EVERY)
+        return True
 
     def is_there(self) -> bool:
         return self._orders < MOST_ORDERS and self._coming + self._unfinished() < self._enough

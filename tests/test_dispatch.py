@@ -199,8 +199,9 @@ def test_a_collector_has_no_room_for_more_orders_than_it_can_serve():
 def test_the_wait_for_room_ends_when_the_engine_runs_out_of_work():
     left = iter([20, 19, 18, 17])
     room = Room(lambda: next(left), at_once=16)
-    room.wait()
+    assert room.wait(60)
     assert list(left) == []
+    assert not Room(lambda: 99, at_once=16).wait(0)
 
 
 @dataclass

@@ -170,8 +170,8 @@ class CollectorActor(Shell):
     def collect(self, tickets: Sequence[Ticket]) -> None:
         self._started(self._collector).collect(tickets)
 
-    def await_room(self) -> None:
-        self._started(self._collector).await_room()
+    def await_room(self) -> bool:
+        return self._started(self._collector).await_room()
 
     def answer(self, prompts: Sequence[Prompt], temperature: float, seed: int) -> Judged:
         return self._started(self._collector).answer(prompts, temperature, seed)

@@ -98,8 +98,9 @@ class RayWorkers:
 
     async def _room(self, index: int) -> None:
         """Wait until that collector can use more work; one that is lost has none until it is back."""
-        ask = partial(self._crew.ask, self._collectors[index], "await_room", signs=self._groups_received)
-        await self._crew.persist(ask)
+        ask = partial(self._crew.ask, self._collectors[index], "await_room")
+        while not await self._crew.persist(ask):
+            pass
 
     async def _order(self, collector: Part, tickets: Sequence[Ticket]) -> None:
         missing = set(await self.missing([ticket.group_id for ticket in tickets]))
