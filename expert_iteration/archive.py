@@ -121,7 +121,7 @@ class Archive:
 
     @_alone
     def missing(self, group_ids: Sequence[int]) -> list[int]:
-        """Those of the groups that have not arrived."""
+        """Those of `group_ids` that have not arrived."""
         return self._buffer.missing(group_ids)
 
     @_alone

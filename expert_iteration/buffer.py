@@ -114,7 +114,7 @@ class RolloutBuffer:
         return self._selector.fates.get(group_id, {})
 
     def missing(self, group_ids: Sequence[int]) -> list[int]:
-        """Those that have not come yet."""
+        """Those of `group_ids` that have not come yet."""
         return [group_id for group_id in group_ids if not self.received(group_id)]
 
     def received(self, group_id: int) -> bool:

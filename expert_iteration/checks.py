@@ -14,6 +14,7 @@ from expert_iteration.choices import OnCollapse, Runtime, Sharding, Start
 from expert_iteration.config import ConfigError, RunConfig, members_of
 from expert_iteration.placement.bundles import bundles_of, total
 from expert_iteration.rounds import round_minima, round_problems
+from expert_iteration.serving import serving_minima, serving_problems
 
 RUN_NAME = re.compile(r"(?!\.+\Z)[A-Za-z0-9._-]{1,64}")
 
@@ -57,6 +58,7 @@ def check(config: RunConfig, gpus: int | None = None) -> None:
         *_sharding_problems(config),
         *_name_problems(config),
         *round_problems(config),
+        *serving_problems(config),
     ):
         raise ConfigError(problem)
 
@@ -122,6 +124,7 @@ def _minima(config: RunConfig) -> list[tuple[str, float | None, float]]:
         ("eval.every", config.eval.every, 0),
         ("eval.limit", config.eval.limit, 1),
         *round_minima(config.eval),
+        *serving_minima(config),
         ("checkpoint.every", config.checkpoint.every, 0),
         ("checkpoint.keep_last", config.checkpoint.keep_last, 2),
         ("optimizer.spike_factor", config.optimizer.spike_factor, 1),

@@ -119,3 +119,39 @@ class WandbMode(Enum):
 class OnBadRow(Enum):
     drop = "drop"
     fail = "fail"
+
+
+class EngineKind(Enum):
+    in_process = "in_process"
+    """vLLM in the collector's own process."""
+    own_process = "own_process"
+    """vLLM's core in a process of its own, which schedules and computes while the collector does the rest."""
+
+
+class PushBackend(Enum):
+    """How trained weights reach the engines."""
+
+    host = "host"
+    """Through host memory; anywhere."""
+    nccl = "nccl"
+    """From GPU to GPU."""
+    ipc = "ipc"
+    """Through the memory of a GPU that trainer and engine share."""
+
+
+class PushGroups(Enum):
+    one = "one"
+    """All engines receive what is sent once."""
+    per_replica = "per_replica"
+    """Each engine is connected by itself: a restart concerns that one alone, but all is sent to each."""
+
+
+class PushPause(Enum):
+    """What becomes of answers that are under way when a push begins."""
+
+    wait = "wait"
+    """They are finished first, with the old weights."""
+    abort = "abort"
+    """They are given up, and ordered again from scratch with the new weights."""
+    keep = "keep"
+    """They go on with the new weights, and carry both versions."""

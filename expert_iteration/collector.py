@@ -13,6 +13,7 @@ from expert_iteration.config import RunConfig
 from expert_iteration.engine import Engine
 from expert_iteration.faults import reach
 from expert_iteration.grading import Grader, Response, shaped
+from expert_iteration.room import Room
 from expert_iteration.sampling import Answered, Answers, Ask, demonstration, request
 from expert_iteration.second_chances import SecondChances, rationalised
 from expert_iteration.timeline import Timeline
@@ -63,15 +64,25 @@ class Collector:
         self._algorithm = algorithm_of(config)
         self._objective = objective_of(config)
         self._chances = SecondChances(config)
+        self._room = Room(lambda: engine.unfinished, config.placement.infer.max_num_seqs)
 
     def collect(self, tickets: Sequence[Ticket]) -> None:
         """Bring the groups of `tickets` into the buffer, each as soon as it is finished."""
         if self._algorithm.source is Source.DATASET:
             self._sink.add(self._score(self._judge(self._demonstrations(tickets))))
             return
-        answers, iteration = Answers(self._config, self._engine), tickets[0].iteration
-        reach("collector.generate")
-        answers.add([Ask(ticket) for ticket in tickets])
+        with self._room.taken(len(tickets) * self._config.rollouts_per_prompt) as arrived:
+            reach("collector.generate")
+            answers = Answers(self._config, self._engine)
+            answers.add([Ask(ticket) for ticket in tickets])
+            arrived()
+            self._bring_in(answers, tickets[0].iteration)
+
+    def await_room(self) -> bool:
+        """Wait until the engine is about to run out of work; whether it is, well before `wait_limit`."""
+        return self._room.wait(self._config.wait_limit / 2)
+
+    def _bring_in(self, answers: Answers, iteration: int) -> None:
         while answers:
             with self._timeline.span("generate", iteration):
                 answered = answers.take()

@@ -14,6 +14,7 @@ from expert_iteration.choices import (
     Device,
     Dtype,
     Duplicates,
+    EngineKind,
     KLEstimator,
     KLSchedule,
     Normalization,
@@ -22,6 +23,9 @@ from expert_iteration.choices import (
     Prefer,
     Priority,
     PromptStrategy,
+    PushBackend,
+    PushGroups,
+    PushPause,
     Runtime,
     Sampler,
     Schedule,
@@ -358,11 +362,25 @@ class InferPlacement:
     kv_cache_mib: int | None = 256
     """Size of the KV cache on CPU; null: what memory_fraction leaves."""
     max_num_seqs: int = 256
+    """Answers that one engine works on at a time."""
+    engine: EngineKind = EngineKind.in_process
+    prefix_caching: bool = True
+    """Keep what was computed of a prompt for the next answer that begins alike."""
+    chunked_prefill: bool | None = None
+    """Read long prompts in parts, beside answers that go on; null: as vLLM chooses, on CPU never."""
+    quantization: str | None = None
+    """A method of vLLM's, such as fp8, that makes smaller weights of those it is given; GPUs only."""
+    sleep_level: int = 0
+    """What an engine gives up while the trainer learns: 0 nothing, 1 the KV cache, and its weights go to the
+    host, 2 both for good, as the next push brings weights. For a GPU that they share, and mode=sync."""
 
 
 @dataclass
 class ReferencePlacement:
     devices: int = 1
+    offload: bool = False
+    """Keep the reference's weights on the host while the trainer learns. For a GPU that they share, and
+    mode=sync."""
 
 
 @dataclass
@@ -375,6 +393,23 @@ class PlacementConfig:
     train: TrainPlacement = field(default_factory=TrainPlacement)
     infer: InferPlacement = field(default_factory=InferPlacement)
     reference: ReferencePlacement = field(default_factory=ReferencePlacement)
+
+
+@dataclass
+class PushConfig:
+    """How trained weights get to the engines."""
+
+    backend: PushBackend = PushBackend.host
+    groups: PushGroups = PushGroups.one
+    """Of backend=nccl."""
+    bucket_mib: int = 64
+    """Size of the pieces in which weights travel; a larger tensor is a piece of its own."""
+    pause: PushPause = PushPause.keep
+    """In synchronous mode nothing is under way when a push begins."""
+
+
+HOST_PUSH = PushConfig()
+"""For engines that get weights from this process, or none."""
 
 
 @dataclass
@@ -499,6 +534,7 @@ class RunConfig:
     buffer: BufferConfig = field(default_factory=BufferConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     placement: PlacementConfig = field(default_factory=PlacementConfig)
+    push: PushConfig = field(default_factory=PushConfig)
     eval: EvalConfig = field(default_factory=EvalConfig)
     health: HealthConfig = field(default_factory=HealthConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)

@@ -26,11 +26,11 @@ class LocalWorkers:
         device = config.placement.device.value
         self._archive = Archive(config, run_dir)
         self._trainer = Trainer(config, device, self._archive, timeline=Timeline(run_dir, "trainer 0"))
-        self._engine = Engine(config.model, config.placement, config.seed, config.wait_limit)
-        reference = ReferenceModel(config, device) if needs_reference(config) else None
+        self._engine = Engine(config.model, config.placement, config.seed, config.wait_limit, config.push)
+        self._reference = ReferenceModel(config, device) if needs_reference(config) else None
         tokenizer = load_tokenizer(config.model)
         timeline = Timeline(run_dir, "collector 0")
-        self._collector = Collector(config, self._engine, tokenizer, self._archive, reference, timeline)
+        self._collector = Collector(config, self._engine, tokenizer, self._archive, self._reference, timeline)
 
     async def collect(self, tickets: Sequence[Ticket]) -> None:
         await asyncio.to_thread(self._collector.collect, tickets)
@@ -49,6 +49,11 @@ class LocalWorkers:
 
     async def ledger(self) -> Ledger:
         return self._archive.ledger()
+
+    async def rest(self) -> None:
+        await asyncio.to_thread(self._engine.rest)
+        if self._reference is not None:
+            await asyncio.to_thread(self._reference.rest)
 
     async def learn(self, pace: Pace) -> Metrics:
         return await asyncio.to_thread(self._trainer.learn, pace)

@@ -116,6 +116,9 @@ class Run:
         self._peak_rate = peak_rate(config, seen.live)
         if config.algorithm.start is Start.initial and self.progress.unpublished == 0:
             await self._workers.restart()
+        place = config.placement
+        if place.infer.sleep_level or place.reference.offload:
+            await self._workers.rest()
         left = seen.steps_left if self._synchronous else None
         self._learning = self._reporter.phase("learn", left, self._iteration)
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 from typing import Protocol
@@ -15,8 +16,9 @@ from expert_iteration.config import RunConfig
 from expert_iteration.faults import reach
 from expert_iteration.learner import Learner
 from expert_iteration.timeline import Timeline
+from expert_iteration.transports import transport_of
 from expert_iteration.types import Metrics, Pace
-from expert_iteration.weights import DamagedWeights, EngineClient, push
+from expert_iteration.weights import DamagedWeights, EngineClient, HostTransport, PushReport, push
 
 SUMS = ("train/skipped", "train/spikes", "train/tokens")
 
@@ -44,8 +46,8 @@ class Trainer:
     ) -> None:
         self._config = config
         self._ranks = config.placement.train.devices
+        self._transport = transport_of(config)
         self._learner = Learner(config, device, self._ranks)
-        self._engine_dtype = getattr(torch, config.model.engine_dtype.value)
         self._source = source
         self._rank = rank
         self._timeline = timeline or Timeline()
@@ -87,13 +89,18 @@ class Trainer:
         return metrics
 
     def _push(self, engines: Sequence[Published], version: int, checked: bool) -> Metrics:
+        transport = self._transport
+        if checked and isinstance(transport, HostTransport):
+            transport = replace(transport, checksums=True)
+        if self._config.placement.infer.sleep_level:
+            # what the allocator keeps for later is memory that the engine wakes up in
+            torch.cuda.empty_cache()
         # closed when a push breaks, so that the other ranks do not wait in the midst of a gathering
         with self._timeline.span("push"), closing(self._learner.policy.named_weights()) as weights:
             try:
-                report = push(weights, engines, version, self._engine_dtype, checksums=checked)
+                return metrics_of(push(weights, engines, version, transport))
             except DamagedWeights as error:
                 raise Mismatch(str(error)) from error
-        return {"push/seconds": report.seconds, "push/mebibytes": report.bytes / 2**20}
 
     def reset_optimizer(self) -> None:
         self._learner.reset_optimizer()
@@ -119,3 +126,15 @@ class Trainer:
                     ahead = fetcher.submit(self._source.draw, step, self._rank, self._ranks)
                 reach("trainer.step")
                 yield rows
+
+
+def metrics_of(report: PushReport) -> Metrics:
+    """What a push took, and what it has done to answers that were under way."""
+    effect = report.interruption
+    return {
+        "push/seconds": report.seconds,
+        "push/mebibytes": report.bytes / 2**20,
+        "push/stalled_seconds": effect.stalled,
+        "push/aborted": float(effect.aborted),
+        "push/resumed": float(effect.resumed),
+    }

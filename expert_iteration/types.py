@@ -5,7 +5,7 @@ written as JSON and be compared in a test.
 """
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TypeAlias
@@ -86,6 +86,14 @@ class Rollout:
     """Policy version that sampled the last token; differs after a push in flight."""
     rationalised: bool = False
     """It was sampled with the right answer as a hint, which is no part of what is trained on."""
+    spans: tuple[tuple[int, int], ...] = ()
+    """(policy version, number of tokens) of the stretches that one version sampled each, in order; empty:
+    all are of `version_start`."""
+
+    @property
+    def versions(self) -> tuple[tuple[int, int], ...]:
+        """`spans`, never empty."""
+        return self.spans or ((self.version_start, len(self.token_ids)),)
 
 
 class Outcome(StrEnum):
@@ -152,6 +160,26 @@ class Pace:
     """Share of the schedule that lies behind before the first step and after the last, in [0, 1]."""
     learning_rate: float
     """Peak of the schedule."""
+
+
+@dataclass(frozen=True, slots=True)
+class Interruption:
+    """What a push has done to the answers that were under way."""
+
+    stalled: float = 0.0
+    """Seconds for which an engine with work generated nothing; of several engines, the longest."""
+    aborted: int = 0
+    """Answers that were given up and ordered again."""
+    resumed: int = 0
+    """Answers that went on with the new weights."""
+
+    @staticmethod
+    def of_all(parts: Sequence["Interruption"]) -> "Interruption":
+        return Interruption(
+            max((part.stalled for part in parts), default=0.0),
+            sum(part.aborted for part in parts),
+            sum(part.resumed for part in parts),
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,35 +1,42 @@
-"""vLLM's engine, configured and loaded in this process."""
+"""vLLM's engine, configured and started: in this process, or its core in one of its own."""
 
 import os
 from typing import TYPE_CHECKING, Any
 
-from expert_iteration.choices import Device
-from expert_iteration.config import ConfigError, ModelConfig, PlacementConfig
+from expert_iteration.choices import Device, EngineKind, PushBackend
+from expert_iteration.config import HOST_PUSH, ConfigError, ModelConfig, PlacementConfig, PushConfig
+from expert_iteration.orphans import OWNER
 
 if TYPE_CHECKING:
     from vllm import LLMEngine
 
-ENVIRONMENT = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
-"""One process, and nobody is told of it."""
+ENVIRONMENT = {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
+"""Nobody is told of it."""
 
 WEIGHT_RECEIVER = "expert_iteration.weight_receiver.WorkerExtension"
 
+RECEIVERS = {PushBackend.host: "host", PushBackend.nccl: "checked_nccl", PushBackend.ipc: "checked_ipc"}
+"""What weight_receiver.py calls its side of each way."""
 
-def start_vllm(model: ModelConfig, placement: PlacementConfig, seed: int) -> "LLMEngine":
-    """vLLM's engine in this process, ready to be stepped by this thread.
+
+def start_vllm(model: ModelConfig, placement: PlacementConfig, seed: int, push: PushConfig) -> "LLMEngine":
+    """vLLM's engine, ready to be stepped by this thread.
 
     Raises:
         ConfigError: vLLM refuses the model or its placement.
     """
-    os.environ |= ENVIRONMENT
+    apart = placement.infer.engine is EngineKind.own_process
+    os.environ |= ENVIRONMENT | {"VLLM_ENABLE_V1_MULTIPROCESSING": str(int(apart)), OWNER: str(os.getpid())}
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
     if placement.device is Device.cpu:
-        return _start_on_cpu(model, placement, seed)
-    return _start(model, placement, seed)
+        os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
+        return (_start_apart_on_cpu if apart else _start_here_on_cpu)(model, placement, seed, push)
+    return _start(model, placement, seed, push)
 
 
-def _start_on_cpu(model: ModelConfig, placement: PlacementConfig, seed: int) -> "LLMEngine":
-    os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
+def _start_here_on_cpu(
+    model: ModelConfig, placement: PlacementConfig, seed: int, push: PushConfig
+) -> "LLMEngine":
     import torch
     import torch._dynamo
 
@@ -38,19 +45,28 @@ def _start_on_cpu(model: ModelConfig, placement: PlacementConfig, seed: int) -> 
     torch.set_num_threads(placement.infer.threads)
     set_num_threads = torch.set_num_threads
     try:
-        return _start(model, placement, seed)
+        return _start(model, placement, seed, push)
     finally:
         # vLLM's worker puts a stub there, but a trainer may share this process
         torch.set_num_threads = set_num_threads
 
 
-def _start(model: ModelConfig, placement: PlacementConfig, seed: int) -> "LLMEngine":
+def _start_apart_on_cpu(
+    model: ModelConfig, placement: PlacementConfig, seed: int, push: PushConfig
+) -> "LLMEngine":
+    os.environ |= {"TORCHDYNAMO_DISABLE": "1", "OMP_NUM_THREADS": str(placement.infer.threads)}
+    return _start(model, placement, seed, push)
+
+
+def _start(model: ModelConfig, placement: PlacementConfig, seed: int, push: PushConfig) -> "LLMEngine":
     from vllm import EngineArgs, LLMEngine
 
+    infer = placement.infer
+    # what goes wrong in another process comes back as a RuntimeError, and its log has the cause
+    refused = RuntimeError if infer.engine is EngineKind.own_process else ValueError
     try:
-        vllm = LLMEngine.from_engine_args(EngineArgs(**engine_args(model, placement, seed)))
-    except ValueError as error:
-        infer = placement.infer
+        vllm = LLMEngine.from_engine_args(EngineArgs(**engine_args(model, placement, seed, push)))
+    except refused as error:
         raise ConfigError(
             f"vLLM cannot serve model.path ({model.path}) with model.max_length {model.max_length}, "
             f"placement.infer.kv_cache_mib {infer.kv_cache_mib} and "
@@ -60,7 +76,9 @@ def _start(model: ModelConfig, placement: PlacementConfig, seed: int) -> "LLMEng
     return vllm
 
 
-def engine_args(model: ModelConfig, placement: PlacementConfig, seed: int) -> dict[str, Any]:
+def engine_args(
+    model: ModelConfig, placement: PlacementConfig, seed: int, push: PushConfig = HOST_PUSH
+) -> dict[str, Any]:
     """What vLLM is told: the same for `LLMEngine` and `LLM`."""
     infer = placement.infer
     args: dict[str, Any] = {
@@ -76,9 +94,12 @@ def engine_args(model: ModelConfig, placement: PlacementConfig, seed: int) -> di
         "distributed_executor_backend": "uni" if infer.tensor_parallel == 1 else "mp",
         "gpu_memory_utilization": infer.memory_fraction,
         "seed": seed,
-        "enable_prefix_caching": True,
+        "enable_prefix_caching": infer.prefix_caching,
+        "enable_chunked_prefill": infer.chunked_prefill,
+        "enable_sleep_mode": infer.sleep_level > 0,
+        "quantization": infer.quantization,
         "logprobs_mode": "processed_logprobs",
-        "weight_transfer_config": {"backend": "host"},
+        "weight_transfer_config": {"backend": RECEIVERS[push.backend]},
         "worker_extension_cls": WEIGHT_RECEIVER,
         "disable_log_stats": True,
         "use_tqdm_on_load": False,

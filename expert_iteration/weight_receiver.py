@@ -1,11 +1,12 @@
-"""The vLLM side of a weight push: a backend named `host` for vLLM's weight-transfer API.
+"""The vLLM side of a weight push: backends for vLLM's weight-transfer API, which notice what is missing.
 
-Imported by vLLM's workers only, by name: importing it is what registers the backend, also in the
-worker processes of a tensor-parallel engine.
+Imported by vLLM's workers only, by name: importing it is what registers the backends, also in the
+worker processes of an engine that has some.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from torch import nn
 from vllm.distributed.weight_transfer.base import (
@@ -14,6 +15,8 @@ from vllm.distributed.weight_transfer.base import (
     WeightTransferUpdateInfo,
 )
 from vllm.distributed.weight_transfer.factory import WeightTransferEngineFactory
+from vllm.distributed.weight_transfer.ipc_engine import IPCWeightTransferEngine
+from vllm.distributed.weight_transfer.nccl_engine import NCCLWeightTransferEngine
 from vllm.model_executor.layers.quantization.base_config import QuantizeMethodBase
 from vllm.model_executor.layers.vocab_parallel_embedding import (
     ParallelLMHead,
@@ -25,10 +28,10 @@ from vllm.model_executor.model_loader.reload import (
 )
 from vllm.model_executor.model_loader.reload.layerwise import get_layerwise_info
 
+from expert_iteration.choices import PushBackend
+from expert_iteration.orphans import end_with_owner
+from expert_iteration.vllm_start import RECEIVERS
 from expert_iteration.weights import Bucket, unpack
-
-BACKEND = "host"
-EXTENSION = f"{__name__}.WorkerExtension"
 
 
 @dataclass
@@ -38,27 +41,22 @@ class HostInit(WeightTransferInitInfo):
 
 @dataclass
 class HostUpdate(WeightTransferUpdateInfo):
-    bucket: Bucket
+    bucket: Bucket | dict[str, Any]
+    """As it is, or in plain values."""
 
 
-class HostReceiver(WeightTransferEngine[HostInit, HostUpdate]):
-    """Loads buckets of tensors from host memory into the running model."""
+class Reloading:
+    """The frame of an update: the layers wait for their weights, and all must have come before it ends."""
 
-    init_info_cls = HostInit
-    update_info_cls = HostUpdate
+    model: Any
+    model_config: Any
     loading = False
-
-    def init_transfer_engine(self, init_info: HostInit) -> None:
-        """Nothing to connect."""
 
     def start_weight_update(self) -> None:
         if self.loading:
             finalize_layerwise_reload(self.model, self.model_config)
         initialize_layerwise_reload(self.model)
         self.loading = True
-
-    def receive_weights(self, update_info: HostUpdate) -> None:
-        self.model.load_weights(unpack(update_info.bucket))
 
     def finish_weight_update(self) -> None:
         if missing := list(_missing(self.model, self.model_config.hf_text_config.tie_word_embeddings)):
@@ -67,8 +65,30 @@ class HostReceiver(WeightTransferEngine[HostInit, HostUpdate]):
         self.loading = False
         repack_tied(self.model)
 
+
+class HostReceiver(Reloading, WeightTransferEngine[HostInit, HostUpdate]):
+    """Loads buckets of tensors from host memory into the running model."""
+
+    init_info_cls = HostInit
+    update_info_cls = HostUpdate
+
+    def init_transfer_engine(self, init_info: HostInit) -> None:
+        """Nothing to connect."""
+
+    def receive_weights(self, update_info: HostUpdate) -> None:
+        bucket = update_info.bucket
+        self.model.load_weights(unpack(bucket if isinstance(bucket, Bucket) else Bucket.of_plain(bucket)))
+
     def shutdown(self) -> None:
         """Nothing to release."""
+
+
+class NcclReceiver(Reloading, NCCLWeightTransferEngine):
+    """vLLM's own, which joins a group anew each time it is told to."""
+
+
+class IpcReceiver(Reloading, IPCWeightTransferEngine):
+    """vLLM's own, without its packed mode."""
 
 
 def _missing(model: nn.Module, tied: bool) -> Iterator[str]:
@@ -107,5 +127,11 @@ class WorkerExtension:
         self._weight_update_active = False
 
 
-if BACKEND not in WeightTransferEngineFactory._registry:
-    WeightTransferEngineFactory.register_engine(BACKEND, HostReceiver)
+for _backend, _receiver in {
+    PushBackend.host: HostReceiver,
+    PushBackend.nccl: NcclReceiver,
+    PushBackend.ipc: IpcReceiver,
+}.items():
+    if RECEIVERS[_backend] not in WeightTransferEngineFactory._registry:
+        WeightTransferEngineFactory.register_engine(RECEIVERS[_backend], _receiver)
+end_with_owner()

@@ -29,10 +29,17 @@ class Workers(Protocol):
     async def book(self, iteration: int) -> Tally: ...
 
     async def missing(self, group_ids: Sequence[int]) -> list[int]:
-        """Those of the groups that the buffer has not received."""
+        """Those of `group_ids` that the buffer has not received."""
         ...
 
     async def ledger(self) -> Ledger: ...
+
+    async def rest(self) -> None:
+        """Have engines and references give up the memory that they are to give up while the trainer learns.
+
+        Nothing is asked of an engine before the next push, which wakes it.
+        """
+        ...
 
     async def learn(self, pace: Pace) -> Metrics: ...
 

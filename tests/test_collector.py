@@ -45,6 +45,7 @@ def run_config(**changes) -> RunConfig:
 
 class FakeEngine:
     version = 5
+    unfinished = 0
 
     def __init__(self):
         self.requests = []

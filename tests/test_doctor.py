@@ -41,8 +41,17 @@ from expert_iteration.launch import explain
 from expert_iteration.reporting import Reporter
 from expert_iteration.stages import Run
 from expert_iteration.trainer import Trainer
-from expert_iteration.types import Finish, Rollout
-from expert_iteration.weights import Bucket, DamagedWeights, checksum_of, pack, push, refuse_damaged, unpack
+from expert_iteration.types import Finish, Interruption, Rollout
+from expert_iteration.weights import (
+    Bucket,
+    DamagedWeights,
+    HostTransport,
+    checksum_of,
+    pack,
+    push,
+    refuse_damaged,
+    unpack,
+)
 from scripts import doctor
 from tests.test_config import composed
 from tests.test_stages import DATA, ORIGIN, FakeWorkers
@@ -124,9 +133,10 @@ class ToyEngine:
         refuse_damaged(bucket)
         self.model.weights |= {name: tensor.clone() for name, tensor in unpack(bucket)}
 
-    def finish_update(self) -> None:
+    def finish_update(self) -> Interruption:
         self.version = self.arriving
         self.cache.clear()
+        return Interruption()
 
     def generate(self, requests: Sequence[Request], limit: float | None = None) -> list[tuple[Rollout, ...]]:
         assert limit != 0
@@ -186,10 +196,11 @@ class BadMemory(ToyEngine):
 class StalePrefixes(ToyEngine):
     """Keeps what the weights before made of a prompt."""
 
-    def finish_update(self) -> None:
+    def finish_update(self) -> Interruption:
         kept = dict(self.cache)
-        super().finish_update()
+        effect = super().finish_update()
         self.cache = kept
+        return effect
 
 
 class Changed(ToyEngine):
@@ -381,7 +392,7 @@ def pushed(engine: ToyEngine, version: int = 3) -> tuple[ToyEngine, ToyPolicy]:
     policy = ToyPolicy()
     engine.generate([Request(prompt, 1, 1.0, 4, seed=0) for prompt in PROMPTS])
     policy.disturb()
-    push(policy.named_weights(), [engine], version, torch.float32)
+    push(policy.named_weights(), [engine], version, HostTransport(torch.float32))
     return engine, policy
 
 

@@ -1,9 +1,10 @@
 """The engine on CPU: real vLLM on a tiny model, and a stand-in for vLLM where it has to misbehave."""
 
+import os
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, wait
 from pathlib import Path
-from threading import Thread
+from threading import Semaphore, Thread
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,16 +12,18 @@ import pytest
 import torch
 from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
-from expert_iteration.choices import Dtype
-from expert_iteration.config import ConfigError, ModelConfig, PlacementConfig
+from expert_iteration.choices import Dtype, EngineKind, PushPause
+from expert_iteration.config import ConfigError, InferPlacement, ModelConfig, PlacementConfig, PushConfig
 from expert_iteration.engine import Engine, Request
 from expert_iteration.export.folder import export
-from expert_iteration.types import Finish, Rollout
-from expert_iteration.weights import pack, push
+from expert_iteration.types import Finish, Interruption, Rollout
+from expert_iteration.weights import HostTransport, pack, push
+from tests.runs import wait_until
 from tests.sealed import sealed
 
 pytestmark = pytest.mark.real
 
+EXACT = HostTransport(torch.float32)
 MAX_LENGTH = 512
 LETTERS = tuple("abcdefghijklmnopqrstuvwxyz")
 PROMPTS = [*(tuple(range(3 + i, 20 + 2 * i)) for i in range(7)), tuple(range(3, 253))]
@@ -79,7 +82,7 @@ def train_a_little(model: Qwen2ForCausalLM) -> None:
 
 
 def push_to(engine: Engine, model: Qwen2ForCausalLM) -> None:
-    push(model.state_dict().items(), [engine], engine.version + 1, torch.float32)
+    push(model.state_dict().items(), [engine], engine.version + 1, EXACT)
 
 
 @torch.no_grad()
@@ -256,7 +259,8 @@ def test_an_answer_that_a_push_interrupts_carries_both_versions(
     push_to(engine, trained)
     for rollout in future.result():
         assert (rollout.version_start, rollout.version_end) == (before, before + 1)
-        assert len(rollout.token_ids) == 400
+        assert [version for version, _ in rollout.versions] == [before, before + 1]
+        assert sum(tokens for _, tokens in rollout.versions) == len(rollout.token_ids) == 400
 
 
 def test_after_a_push_an_answer_goes_on_with_the_new_weights_alone(
@@ -302,7 +306,7 @@ def test_a_push_that_lost_something_cannot_finish(
     version = engine.version
     rest = [(name, tensor) for name, tensor in trained.named_parameters() if lost not in name]
     with pytest.raises(RuntimeError, match="have not arrived"):
-        push(rest, [engine], version + 1, torch.float32)
+        push(rest, [engine], version + 1, EXACT)
     assert engine.version == version
     push_to(engine, trained)
     assert_agreement(engine, trained)
@@ -311,9 +315,44 @@ def test_a_push_that_lost_something_cannot_finish(
 def test_a_tensor_of_the_wrong_shape_can_be_pushed_over(engine: Engine, trained: Qwen2ForCausalLM) -> None:
     wrong = [(name, torch.zeros(3, 3)) for name, _ in trained.named_parameters()]
     with pytest.raises((AssertionError, RuntimeError, ValueError)):
-        push(wrong, [engine], engine.version + 1, torch.float32)
+        push(wrong, [engine], engine.version + 1, EXACT)
     push_to(engine, trained)
     assert_agreement(engine, trained)
+
+
+def the_process_below(pid: int) -> list[int]:
+    """Ids of all processes that a process has started, and those that they have."""
+    found = []
+    for children in Path(f"/proc/{pid}/task").glob("*/children"):
+        for child in map(int, children.read_text().split()):
+            found += [child, *the_process_below(child)]
+    return found
+
+
+@pytest.mark.long
+def test_both_kinds_of_engine_give_the_same_greedy_tokens_after_a_push(
+    engine: Engine, trained: Qwen2ForCausalLM, folder: Path
+) -> None:
+    before = set(the_process_below(os.getpid()))
+    placement = PlacementConfig(infer=InferPlacement(engine=EngineKind.own_process))
+    other = Engine(model_config(str(folder)), placement, seed=0)
+    try:
+        train_a_little(trained)
+        push(trained.state_dict().items(), [engine, other], engine.version + 1, EXACT)
+        requests = [request(prompt, temperature=0) for prompt in PROMPTS]
+        assert other.generate(requests) == engine.generate(requests)
+        seeded = [request(prompt, n=4, seed=100 * i) for i, prompt in enumerate(PROMPTS)]
+        assert other.generate(seeded) == engine.generate(seeded)
+        version = engine.version
+        (future,) = other.submit([request(n=2, max_tokens=400, min_tokens=400)])
+        train_a_little(trained)
+        push(trained.state_dict().items(), [engine, other], version + 1, EXACT)
+        for rollout in future.result():
+            assert [stamp for stamp, _ in rollout.versions] == [version, version + 1]
+        assert other.generate(requests) == engine.generate(requests)
+    finally:
+        other.close()
+    assert wait_until(lambda: set(the_process_below(os.getpid())) <= before, seconds=20)
 
 
 def test_finish_without_start_is_refused(engine: Engine) -> None:
@@ -354,7 +393,7 @@ class StandIn:
             logprobs=SimpleNamespace(logprobs=[0.0]),
             text="x",
             finish_reason="length",
-            weight_versions=[SimpleNamespace(version="0")],
+            weight_versions=[SimpleNamespace(version="0", start=0, end=1)],
         )
         return [SimpleNamespace(request_id=self.waiting.pop(0), outputs=[answer])]
 
@@ -366,12 +405,30 @@ class StandIn:
 
     def set_weight_version(self, _: str) -> None: ...
 
+    def get_tokenizer(self) -> None: ...
 
-def engine_around(vllm: StandIn, wait_limit: float = 60.0) -> Engine:
+    def get_num_unfinished_requests(self) -> int:
+        return len(self.waiting)
+
+    def sleep(self, level: int, *_: str) -> None:
+        self.calls.append(f"sleep {level}")
+
+    def wake_up(self, tags: list[str]) -> None:
+        self.calls.append(f"wake {tags[0]}")
+
+    def abort_request(self, names: list[str]) -> None:
+        self.calls.append("abort")
+        self.waiting = [name for name in self.waiting if name not in names]
+
+
+def engine_around(
+    vllm: StandIn, wait_limit: float = 60.0, pause: PushPause = PushPause.keep, sleep_level: int = 0
+) -> Engine:
     class EngineAroundStandIn(Engine):
         _start = staticmethod(lambda *_: vllm)  # type: ignore[assignment]
 
-    return EngineAroundStandIn(model_config("nowhere"), PlacementConfig(), seed=0, wait_limit=wait_limit)
+    placement = PlacementConfig(infer=InferPlacement(sleep_level=sleep_level))
+    return EngineAroundStandIn(model_config("nowhere"), placement, 0, wait_limit, PushConfig(pause=pause))
 
 
 @pytest.fixture
@@ -387,8 +444,123 @@ def test_all_requests_of_a_call_are_added_before_the_next_step(prompt_requests: 
 
 def test_the_prefix_cache_is_reset_by_every_push() -> None:
     vllm = StandIn()
-    push([], [engine_around(vllm)], 1, torch.float32)
-    assert vllm.calls[-2:] == ["finish_weight_update", "reset_prefix_cache"]
+    push([], [engine_around(vllm)], 1, EXACT)
+    assert vllm.calls[-3:] == ["finish_weight_update", "reset_prefix_cache", "wake scheduling"]
+
+
+UPDATE = ["sleep 0", "abandon_weight_update", "start_weight_update", "finish_weight_update"]
+RESUME = ["reset_prefix_cache", "wake scheduling"]
+
+
+class Slow(StandIn):
+    """Finishes a request whenever it is let to; until then its steps bring nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.let = Semaphore(0)
+
+    def step(self) -> list[Any]:
+        return super().step() if self.let.acquire(timeout=0.001) else []
+
+
+def test_a_push_that_waits_lets_running_answers_finish_and_starts_no_new_ones() -> None:
+    vllm = Slow()
+    engine = engine_around(vllm, pause=PushPause.wait)
+    running = engine.submit([request(), request()])
+    pushing = Thread(target=lambda: effects.append(push([], [engine], 1, EXACT).interruption))
+    effects: list[Interruption] = []
+    pushing.start()
+    late: list[Any] = []
+    submitter = Thread(target=lambda: late.extend(engine.submit([request()])))
+    submitter.start()
+    pushing.join(timeout=0.2)
+    assert pushing.is_alive() and "sleep 0" not in vllm.calls
+    vllm.let.release(3)
+    for thread in (pushing, submitter):
+        thread.join()
+    wait([*running, *late])
+    assert vllm.calls == ["add"] * 2 + ["step"] * 2 + UPDATE + RESUME + ["add", "step"]
+    assert (effects[0].aborted, effects[0].resumed) == (0, 0)
+
+
+def test_a_push_that_aborts_orders_every_cut_off_answer_again() -> None:
+    vllm = Slow()
+    engine = engine_around(vllm, pause=PushPause.abort)
+    futures = engine.submit([request(n=3), request(n=4)])
+    effect = push([], [engine], 1, EXACT).interruption
+    vllm.let.release(2)
+    wait(futures)
+    assert vllm.calls == ["add"] * 2 + ["abort"] + UPDATE + RESUME + ["add"] * 2 + ["step"] * 2
+    assert (effect.aborted, effect.resumed) == (7, 0)
+    assert effect.stalled > 0
+
+
+def test_answers_that_two_pushes_cut_off_before_one_was_complete_are_ordered_again_once() -> None:
+    vllm = Slow()
+    engine = engine_around(vllm, pause=PushPause.abort)
+    futures = engine.submit([request(n=3)])
+    engine.start_update(1)
+    effect = push([], [engine], 2, EXACT).interruption
+    assert effect.aborted == 3
+    vllm.let.release()
+    wait(futures)
+    assert vllm.calls.count("add") == 2
+
+
+def test_a_push_that_keeps_answers_counts_those_that_go_on() -> None:
+    vllm = Slow()
+    engine = engine_around(vllm)
+    futures = engine.submit([request(n=3), request(n=4)])
+    effect = push([], [engine], 1, EXACT).interruption
+    vllm.let.release(2)
+    wait(futures)
+    assert vllm.calls == ["add"] * 2 + UPDATE + RESUME + ["step"] * 2
+    assert (effect.aborted, effect.resumed) == (0, 7)
+    assert effect.stalled > 0
+
+
+@pytest.mark.parametrize("pause", PushPause)
+def test_a_push_to_an_engine_without_work_stalls_nothing(pause: PushPause) -> None:
+    engine = engine_around(StandIn(), pause=pause)
+    engine.generate([request()])
+    assert push([], [engine], 1, EXACT).interruption == Interruption()
+
+
+@pytest.mark.parametrize("pause", PushPause)
+def test_an_engine_that_comes_late_answers_with_the_current_weights_alone(pause: PushPause) -> None:
+    vllm = StandIn()
+    engine = engine_around(vllm, pause=pause)
+    engine.start_update(5)
+    early: list[Any] = []
+    submitter = Thread(target=lambda: early.extend(engine.generate([request()])))
+    submitter.start()
+    submitter.join(timeout=0.2)
+    assert "add" not in vllm.calls
+    push([], [engine], 5, EXACT)
+    submitter.join()
+    assert engine.version == 5
+    assert len(early) == 1
+
+
+def test_a_sleeping_engine_has_its_weights_back_for_a_push_and_its_cache_after_it() -> None:
+    vllm = StandIn()
+    engine = engine_around(vllm, sleep_level=2)
+    engine.generate([request()])
+    engine.rest()
+    engine.rest()
+    push([], [engine], 1, EXACT)
+    engine.generate([request()])
+    asleep = ["sleep 2", "wake weights"]
+    assert vllm.calls == ["add", "step", *asleep, *UPDATE, "wake kv_cache", *RESUME, "add", "step"]
+    push([], [engine], 2, EXACT)
+    assert vllm.calls[-len(UPDATE + RESUME) :] == UPDATE + RESUME, "it was awake"
+
+
+def test_an_engine_that_is_not_to_sleep_stays_awake() -> None:
+    vllm = StandIn()
+    engine = engine_around(vllm)
+    engine.rest()
+    assert vllm.calls == []
 
 
 def test_a_submit_during_an_update_gives_up_and_names_the_version() -> None:

@@ -9,15 +9,16 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "expert_iteration"
 LAYERS = [
-    "choices faults timeline",
+    "choices faults timeline orphans room",
     "config types scheduler confinement",
-    "algorithms adaptive demo traces rounds measures",
+    "algorithms adaptive demo traces rounds measures serving",
     "grading books output laws placement",
     "data",
     "checks prompts votes tokenizer model_files losses advantages schedules",
-    "ledger batching selection weights sharding",
-    "segment_trees frontier values health selector model guard moments checkpoint gradients lora",
-    "gathered reporting weight_receiver vllm_start",
+    "ledger batching selection weights sharding request vllm_start",
+    "transports standstill segment_trees frontier values health selector model guard moments checkpoint",
+    "gradients lora",
+    "gathered reporting weight_receiver",
     "sweeps",
     "policy",
     "visits samplers resuming engine learner reference evaluation reports",
@@ -44,7 +45,7 @@ ABSENT = {
     "trainer": "vllm ray",
 }
 """What the import of a module, and of those before it, does not load."""
-HEAVY = {"ray": {"actors"}, "vllm": {"engine", "vllm_start", "weight_receiver"}}
+HEAVY = {"ray": {"actors"}, "vllm": {"request", "engine", "vllm_start", "weight_receiver", "transports"}}
 
 
 def modules() -> list[Path]:

@@ -519,3 +519,29 @@ def test_the_warm_up_rises_over_its_steps_to_the_schedule() -> None:
     options = OptimizerConfig(warmup_steps=4)
     found = [2.0 * rate_factor(options, step, progress=0.0) for step in range(6)]
     assert found == [0.5, 1.0, 1.5, 2.0, 2.0, 2.0]
+
+
+class Movable:
+    """A model that notes where it is moved, and stays where it is."""
+
+    def __init__(self, model):
+        self.model, self.moves = model, []
+
+    def to(self, device):
+        self.moves.append(str(device))
+
+    def __getattr__(self, name):
+        return getattr(self.model, name)
+
+
+@pytest.mark.parametrize(("offload", "moves"), [(True, ["cpu", "cuda"]), (False, ["cuda"])])
+def test_a_reference_that_gives_way_is_back_on_its_device_when_it_is_asked(tiny_model, offload, moves):
+    config = run_config(tiny_model, 10_000)
+    config.placement.reference.offload = offload
+    reference, rows = ReferenceModel(config), rows_of()
+    before = reference.log_probs(rows)
+    reference._device, reference.model = "cuda", Movable(reference.model)
+    reference.rest()
+    for one, other in zip(reference.log_probs(rows), before, strict=True):
+        assert torch.equal(one, other)
+    assert reference.model.moves == moves

@@ -19,7 +19,7 @@ from expert_iteration.engine import Request, Rollouts
 from expert_iteration.gathered import save_gathered
 from expert_iteration.learner import Learner
 from expert_iteration.trainer import Trainer
-from expert_iteration.types import Finish, Metrics, Rollout
+from expert_iteration.types import Finish, Interruption, Metrics, Rollout
 from expert_iteration.weights import Bucket, unpack
 from tests.test_learner import assert_same_step, bad_rows, rows_of, run_config
 
@@ -186,7 +186,8 @@ class Engine:
             raise ConnectionError("the engine is gone")
         self.weights |= {name: value.clone() for name, value in unpack(bucket)}
 
-    def finish_update(self) -> None: ...
+    def finish_update(self) -> Interruption:
+        return Interruption()
 
     def sample(self, requests: Sequence[Request]) -> dict[str, list[Rollouts]]:
         """What no policy says."""

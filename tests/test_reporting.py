@@ -196,6 +196,7 @@ def test_every_rollout_is_written_with_its_verdict_and_its_fate(tmp_path: Path) 
         "fate": "kept",
         "policy_version": 3,
         "policy_version_end": 4,
+        "policy_versions": [[3, 1]],
         "finish": "stop",
         "tokens": 1,
     }

@@ -15,9 +15,12 @@ from expert_iteration.config import (
     EvalConfig,
     GradingConfig,
     HealthConfig,
+    InferPlacement,
     LoggerConfig,
     OptimizerConfig,
+    PlacementConfig,
     PromptsConfig,
+    ReferencePlacement,
     RunConfig,
     SamplingConfig,
 )
@@ -237,3 +240,68 @@ def test_plans_of_the_frontier_survive_a_checkpoint(stage):
     stage(planned, prompts=frontier)
     stage(planned, resume=True, prompts=frontier)
     assert plans[0] == plans[1] and list(plans[0]) == [2]
+
+
+class Orders(FakeWorkers):
+    """Notes what it is asked for, in order."""
+
+    def __init__(self):
+        super().__init__()
+        self.calls = []
+
+    async def collect(self, _):
+        self.calls.append("collect")
+
+    async def rest(self):
+        self.calls.append("rest")
+
+    async def learn(self, pace):
+        self.calls.append(f"learn {pace.first_step}")
+        return {}
+
+    async def publish(self, version, _=()):
+        self.calls.append(f"publish {version}")
+        return {}
+
+    async def answer(self, prompts, *_):
+        self.calls.append("answer")
+        return await super().answer(prompts)
+
+
+async def two_iterations(run):
+    for iteration in (1, 2):
+        await run.collect([2 * iteration - 2, 2 * iteration - 1])
+        for _ in range(2):
+            await run.learn(3, (0.0, 0.5))
+            run.progress.steps += 3
+            run.progress.unpublished += 3
+        await run.publish(iteration)
+        run.progress.unpublished = 0
+        run.progress.iteration = iteration
+        await run.finish_iteration(iteration)
+
+
+GIVE_WAY = [
+    PlacementConfig(shared=True, infer=InferPlacement(sleep_level=1)),
+    PlacementConfig(shared=True, reference=ReferencePlacement(offload=True)),
+]
+
+
+@pytest.mark.parametrize("placement", GIVE_WAY)
+def test_on_one_gpu_others_give_way_after_the_last_answer_and_before_the_first_step(stage, placement):
+    """Until the push: what is asked of engines afterwards, as by an evaluation, finds them awake."""
+    workers = Orders()
+    stage(two_iterations, workers, placement=placement)
+    assert [call for call in workers.calls if call != "answer"] == [
+        *("collect", "rest", "learn 0", "learn 3", "publish 1"),
+        *("collect", "rest", "learn 6", "learn 9", "publish 2"),
+    ]
+    for iteration, learning in ((1, "learn 0"), (2, "learn 6")):
+        rested = workers.calls.index(learning) - 1
+        assert "answer" not in workers.calls[rested : workers.calls.index(f"publish {iteration}")]
+
+
+def test_nobody_is_asked_to_give_way_where_nobody_needs_it(stage):
+    workers = Orders()
+    stage(two_iterations, workers)
+    assert "rest" not in workers.calls

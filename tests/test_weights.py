@@ -1,11 +1,13 @@
 """Packing trained weights for the engines, without an engine."""
 
+import json
 from collections.abc import Iterator
 
 import pytest
 import torch
 
-from expert_iteration.weights import ALIGNMENT, Bucket, pack, push, unpack
+from expert_iteration.types import Interruption
+from expert_iteration.weights import ALIGNMENT, Bucket, HostTransport, pack, push, unpack
 
 
 class RecordingClient:
@@ -22,8 +24,9 @@ class RecordingClient:
         self.calls.append("receive")
         self.weights |= dict(unpack(bucket))
 
-    def finish_update(self) -> None:
+    def finish_update(self) -> Interruption:
         self.calls.append("finish")
+        return Interruption(stalled=0.25 * len(self.calls), aborted=1, resumed=2)
 
 
 def some_tensors() -> dict[str, torch.Tensor]:
@@ -94,12 +97,30 @@ def test_a_bucket_in_read_only_memory_can_be_unpacked() -> None:
 
 def test_a_push_reaches_every_client_in_the_order_start_receive_finish() -> None:
     clients = [RecordingClient(), RecordingClient()]
-    report = push(some_tensors().items(), clients, version=3, dtype=torch.bfloat16, bucket_bytes=64)
+    report = push(some_tensors().items(), clients, 3, HostTransport(torch.bfloat16, bucket_bytes=64))
     for client in clients:
         assert client.calls == ["start 3", *["receive"] * report.buckets, "finish"]
         assert client.weights.keys() == some_tensors().keys()
     assert report.buckets > 1
     assert report.bytes >= 2 * sum(tensor.numel() for tensor in some_tensors().values())
+
+
+def test_a_push_tells_what_it_has_done_to_answers_under_way() -> None:
+    """Counts add up over the engines; the time is that of the engine that stood still longest."""
+    clients = [RecordingClient(), RecordingClient()]
+    clients[0].calls = ["earlier"] * 3
+    report = push(some_tensors().items(), clients, 1, HostTransport(torch.float32))
+    assert report.interruption == Interruption(stalled=0.25 * len(clients[0].calls), aborted=2, resumed=4)
+    assert Interruption.of_all([]) == Interruption()
+
+
+@pytest.mark.parametrize("plain", [False, True])
+def test_a_bucket_reaches_a_process_that_unpickles_nothing_as_well(plain: bool) -> None:
+    (bucket,) = pack(some_tensors().items(), torch.bfloat16)
+    handed = bucket.update_info(plain)["bucket"]
+    if plain:
+        handed = Bucket.of_plain(json.loads(json.dumps(handed, default=list)) | {"data": handed["data"]})
+    assert all(torch.equal(tensor, arrived(iter([bucket]))[name]) for name, tensor in unpack(handed))
 
 
 def test_a_push_that_breaks_does_not_finish() -> None:
@@ -110,5 +131,5 @@ def test_a_push_that_breaks_does_not_finish() -> None:
 
     client = RecordingClient()
     with pytest.raises(RuntimeError, match="a rank died"):
-        push(breaks_down(), [client], version=1, dtype=torch.float32, bucket_bytes=16)
+        push(breaks_down(), [client], 1, HostTransport(torch.float32, bucket_bytes=16))
     assert client.calls == ["start 1", "receive"]

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 import ray
 
+from expert_iteration.types import Interruption
+
 if TYPE_CHECKING:
     from tensordict import TensorDictBase
 
@@ -46,15 +48,29 @@ class RemoteEngines:
     def __init__(self, actors: Mapping[str, Any], limit: float) -> None:
         """`actors` by name."""
         self._actors, self._limit = actors, limit
+        self.names = list(actors)
+
+    @property
+    def home(self) -> str:
+        return str(ray.util.get_node_ip_address())
+
+    def meetings(self) -> dict[str, str | None]:
+        met = _ask(self._actors, "meeting", limit=self._limit)
+        return dict(zip(self._actors, met, strict=True))
+
+    def connect(self, offers: "Mapping[str, tuple[str, dict[str, Any]]]") -> None:
+        """Each engine gets its own offer, and all of them at once: they wait for each other."""
+        invited = {name: self._actors[name] for name in offers}
+        _ask(invited, "connect", limit=self._limit, each=list(offers.values()))
 
     def start_update(self, version: int) -> None:
         _ask(self._actors, "start_update", version, limit=self._limit)
 
-    def receive(self, bucket: Any) -> None:
-        _ask(self._actors, "receive", ray.put(bucket), limit=self._limit)
+    def receive(self, parcel: Any) -> None:
+        _ask(self._actors, "receive", ray.put(parcel), limit=self._limit)
 
-    def finish_update(self) -> None:
-        _ask(self._actors, "finish_update", limit=self._limit)
+    def finish_update(self) -> Interruption:
+        return Interruption.of_all(_ask(self._actors, "finish_update", limit=self._limit))
 
     def sample(self, requests: "Sequence[Request]") -> "dict[str, list[Rollouts]]":
         """The answers of each engine, by its name."""
@@ -62,13 +78,26 @@ class RemoteEngines:
         return dict(zip(self._actors, answers, strict=True))
 
 
-def _ask(actors: Mapping[str, Any], method: str, *arguments: object, limit: float) -> list[Any]:
+def _ask(
+    actors: Mapping[str, Any],
+    method: str,
+    *arguments: object,
+    limit: float,
+    each: Sequence[Sequence[object]] | None = None,
+) -> list[Any]:
     """The answers of all actors. No call is under way any more when one of them raises.
+
+    Args:
+        each: further arguments, for every actor its own.
 
     Raises:
         TimeoutError: naming the actors that gave no answer in `limit` seconds.
     """
-    calls = {getattr(actor, method).remote(*arguments): name for name, actor in actors.items()}
+    own = each or [()] * len(actors)
+    calls = {
+        getattr(actor, method).remote(*arguments, *further): name
+        for (name, actor), further in zip(actors.items(), own, strict=True)
+    }
     _, late = ray.wait(list(calls), num_returns=len(calls), timeout=limit)
     if late:
         names = ", ".join(calls[call] for call in late)

@@ -30,7 +30,7 @@ from expert_iteration.placement.places import Place
 from expert_iteration.placement.storage import read_mark
 from expert_iteration.timeline import Timeline
 from expert_iteration.tokenizer import load_tokenizer, resolve_model
-from expert_iteration.types import Group, Metrics, Pace, Prompt, Snapshot, Tally, Ticket
+from expert_iteration.types import Group, Interruption, Metrics, Pace, Prompt, Snapshot, Tally, Ticket
 
 if TYPE_CHECKING:
     from tensordict import TensorDictBase
@@ -133,6 +133,9 @@ class ReferenceActor(Shell):
     def is_up(self) -> bool:
         return self._reference is not None
 
+    def rest(self) -> None:
+        self._started(self._reference).rest()
+
     def log_probs(self, rows: "list[TensorDictBase]") -> list[Any]:
         reach("reference.score")
         with self._timeline.span("score"):
@@ -158,7 +161,7 @@ class CollectorActor(Shell):
         from expert_iteration.engine import Engine
 
         config, limit = self._config, self._config.wait_limit
-        engine = Engine(config.model, config.placement, config.seed, limit)
+        engine = Engine(config.model, config.placement, config.seed, limit, config.push)
         self._open.callback(engine.close)
         if version is not None:
             engine.start_update(version)
@@ -175,18 +178,30 @@ class CollectorActor(Shell):
     def collect(self, tickets: Sequence[Ticket]) -> None:
         self._started(self._collector).collect(tickets)
 
+    def await_room(self) -> bool:
+        return self._started(self._collector).await_room()
+
     def answer(self, prompts: Sequence[Prompt], temperature: float, seed: int) -> Judged:
         return self._started(self._collector).answer(prompts, temperature, seed)
+
+    def meeting(self) -> str | None:
+        return self._started(self._engine).meeting
+
+    def connect(self, meeting: str, init_info: dict[str, Any]) -> None:
+        self._started(self._engine).connect(meeting, init_info)
+
+    def rest(self) -> None:
+        self._started(self._engine).rest()
 
     def start_update(self, version: int) -> None:
         self._started(self._engine).start_update(version)
 
-    def receive(self, bucket: Any) -> None:
+    def receive(self, parcel: Any) -> None:
         reach("collector.receive")
-        self._started(self._engine).receive(bucket)
+        self._started(self._engine).receive(parcel)
 
-    def finish_update(self) -> None:
-        self._started(self._engine).finish_update()
+    def finish_update(self) -> Interruption:
+        return self._started(self._engine).finish_update()
 
     def sample(self, requests: "Sequence[Request]") -> "list[Rollouts]":
         return self._started(self._engine).generate(requests, self._config.wait_limit)

@@ -10,6 +10,7 @@ from typing import Any, cast
 import ray
 
 from expert_iteration.actors.crew import Crew, Lost, Part
+from expert_iteration.actors.dispatch import dispatch_of
 from expert_iteration.actors.ground import Ground
 from expert_iteration.actors.instance import start_ray
 from expert_iteration.actors.shells import ArchiveActor, CollectorActor, ReferenceActor, TrainerActor
@@ -19,13 +20,14 @@ from expert_iteration.config import RunConfig
 from expert_iteration.evaluation import Judged
 from expert_iteration.ledger import Ledger
 from expert_iteration.model_files import pinned
+from expert_iteration.room import MOST_ORDERS
 from expert_iteration.types import Metrics, Pace, Prompt, Snapshot, Tally, Ticket
 
 CLOSE_LIMIT = 10.0
 """Seconds that actors have to leave by themselves."""
 SAY_LIMIT = 10.0
 """Seconds that ranks have to tell what they know of an error that one of them met."""
-CONCURRENT_CALLS = 64
+CONCURRENT_CALLS = 64 + MOST_ORDERS
 """Calls that a collector serves side by side: orders, evaluations and the steps of a push."""
 
 
@@ -68,7 +70,7 @@ class RayWorkers:
             self._renew,
             ground,
         )
-        self._orders = [0] * len(self._collectors)
+        self._dispatch = dispatch_of(config, self._room)
         self._version = 0
         self._sharded = place.train.sharding is Sharding.full
 
@@ -90,23 +92,30 @@ class RayWorkers:
         )
 
     async def collect(self, tickets: Sequence[Ticket]) -> None:
-        """Give the order to the collector with the fewest prompts before it.
+        """Give the order to the collectors, in portions and as they have room."""
+        async with asyncio.TaskGroup() as tasks:
+            for portion in self._dispatch.portions(tickets):
+                tasks.create_task(self._serve(portion))
 
-        Where an actor is lost meanwhile, what has not reached the buffer is ordered again.
+    async def _serve(self, tickets: Sequence[Ticket]) -> None:
+        """Have a collector bring in `tickets`.
+
+        Where an actor is lost meanwhile, what has not reached the buffer is ordered again, from the same
+        collector.
         """
-        await self._crew.persist(partial(self._order, tickets))
+        async with self._dispatch.placed(len(tickets)) as index:
+            await self._crew.persist(partial(self._order, self._collectors[index], tickets))
 
-    async def _order(self, tickets: Sequence[Ticket]) -> None:
+    async def _room(self, index: int) -> None:
+        """Wait until that collector can use more work; one that is lost has none until it is back."""
+        ask = partial(self._crew.ask, self._collectors[index], "await_room")
+        while not await self._crew.persist(ask):
+            pass
+
+    async def _order(self, collector: Part, tickets: Sequence[Ticket]) -> None:
         missing = set(await self.missing([ticket.group_id for ticket in tickets]))
-        left = [ticket for ticket in tickets if ticket.group_id in missing]
-        if not left:
-            return
-        index = self._orders.index(min(self._orders))
-        self._orders[index] += len(left)
-        try:
-            await self._crew.ask(self._collectors[index], "collect", left, signs=self._groups_received)
-        finally:
-            self._orders[index] -= len(left)
+        if left := [ticket for ticket in tickets if ticket.group_id in missing]:
+            await self._crew.ask(collector, "collect", left, signs=self._groups_received)
 
     async def answer(self, prompts: Sequence[Prompt], temperature: float, seed: int) -> Judged:
         share = -(-len(prompts) // len(self._collectors))
@@ -132,6 +141,10 @@ class RayWorkers:
 
     async def missing(self, group_ids: Sequence[int]) -> list[int]:
         return cast(list[int], await self._crew.ask(self._archive, "missing", group_ids))
+
+    async def rest(self) -> None:
+        resting = (*self._collectors, *self._references)
+        await asyncio.gather(*(self._crew.persist(partial(self._crew.ask, part, "rest")) for part in resting))
 
     async def learn(self, pace: Pace) -> Metrics:
         return cast(Metrics, (await self._ask_trainers("learn", pace))[0])
@@ -163,6 +176,7 @@ class RayWorkers:
 
         Actors leave by themselves, so that they give back their semaphores; Ray would kill them.
         """
+        self._dispatch.close()
         if self._ground.secured:
             await self._dismiss()
         self._ground.leave()

@@ -24,7 +24,7 @@ from expert_iteration.doctor.finding import Finding, Status, green, red, skipped
 from expert_iteration.doctor.subjects import Batch, ExaminedEngine, ExaminedPolicy
 from expert_iteration.engine import Request
 from expert_iteration.types import Finish, Rollout
-from expert_iteration.weights import DamagedWeights, push
+from expert_iteration.weights import DamagedWeights, HostTransport, push
 
 CHECKS = (
     "masks",
@@ -149,7 +149,8 @@ class _Examination:
             )
             return red(name, cause, "lower health.max_mismatch")
         try:
-            report = push(self._policy.named_weights(), [self._engine], 1, self._batch.dtype, checksums=True)
+            transport = HostTransport(self._batch.dtype, checksums=True)
+            report = push(self._policy.named_weights(), [self._engine], 1, transport)
         except DamagedWeights as error:
             return red(name, str(error), "check the machine's memory, then try again")
         self._after = self._ask(self._batch.prompts)
@@ -210,7 +211,7 @@ class _Examination:
         """Weights that make answers end: the end token is part of them, comes last, and has its log-prob."""
         name = "end of sequence"
         self._policy.favour_end(self._batch.rows_of(self._after))
-        push(self._policy.named_weights(), [self._engine], 2, self._batch.dtype)
+        push(self._policy.named_weights(), [self._engine], 2, HostTransport(self._batch.dtype))
         answers = self._ask(unseen(self._batch.prompts, 3))
         ends = self._batch.ends
         if any(ends.intersection(rollout.token_ids[:-1]) for _, rollout in answers):

@@ -73,6 +73,7 @@ def _row(group: Group, i: int, fates: Mapping[int, str]) -> dict[str, Any]:
         "fate": ABSTAINED if verdict.abstains else fates[rollout.index],
         "policy_version": rollout.version_start,
         "policy_version_end": rollout.version_end,
+        "policy_versions": [list(span) for span in rollout.versions],
         "finish": rollout.finish.value,
         "tokens": len(rollout.token_ids),
     }

@@ -15,7 +15,8 @@ from concurrent.futures import wait
 
 from expert_iteration.choices import Device, Dtype
 from expert_iteration.config import ModelConfig, PlacementConfig
-from expert_iteration.engine import Engine, Request, sampling_params
+from expert_iteration.engine import Engine
+from expert_iteration.request import Request, sampling_params
 from expert_iteration.vllm_start import engine_args
 
 Measurement = Callable[[list[Request]], int]
