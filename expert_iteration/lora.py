@@ -50,8 +50,8 @@ def add_adapters(model: PreTrainedModel, config: ModelConfig, seed: int) -> "Lor
     strays = [name for name in targets if name not in there]
     if strays or not targets:
         raise ConfigError(
-            f"model.lora.targets names {strays[0] if strays else 'nothing'}, but the linear "
-            f"layers of {config.path} are {', '.join(there)}; choose among them, or null for all."
+            f"model.lora.targets names {strays[0] if strays else 'nothing'}, but the linear layers of "
+            f"{config.path} are {', '.join(there)}; choose among them, or null for all."
         )
     description = peft.LoraConfig(
         task_type="CAUSAL_LM",
