@@ -12,7 +12,7 @@ import pytest
 from expert_iteration.config import ConfigError
 from expert_iteration.planning.odds import Odds
 from expert_iteration.simulation import lengths
-from expert_iteration.simulation.calibration import FinishedRun, rates_of, steps_of
+from expert_iteration.simulation.calibration import FinishedRun, Sampled, fitted, rates_of, steps_of
 from expert_iteration.simulation.clock import in_no_time
 from expert_iteration.simulation.hardware import ACCELERATORS, Assumptions
 from expert_iteration.simulation.lengths import Lengths, lognormal, measured
@@ -183,6 +183,14 @@ def test_steps_are_counted_as_the_room_allows() -> None:
     assert steps_of([5, 3, 9], room=2) == 12, "the third one waits for the second"
 
 
+def test_a_fit_tells_steps_answers_and_prompts_apart() -> None:
+    sizes = [(10, 640, 16), (50, 900, 300), (131, 26_016, 256), (65, 7_606, 30)]
+    observed = [Sampled(*size, 0.01 * size[0] + 0.0001 * size[1] + 0.002 * size[2]) for size in sizes]
+    assert fitted(observed) == pytest.approx((0.01, 0.0001, 0.002))
+    noise = [Sampled(100, 1000, 10, 1.0), Sampled(200, 1000, 10, 0.9)]
+    assert min(fitted(noise)) == 0.0, "longer for fewer steps: no rate is negative"
+
+
 def written(folder: Path, config_overrides: tuple[str, ...], found: Outcome, rates: Rates) -> FinishedRun:
     """A run folder as a run of these rates would have left it."""
     from omegaconf import OmegaConf
@@ -223,10 +231,10 @@ def test_rates_of_a_run_predict_it_and_others(tmp_path: Path) -> None:
     assert run.seconds == pytest.approx(outcome(rates=truth).iterations)
     rates = rates_of(run)
     assert rates.prompt_tokens == pytest.approx(10) and rates.position == pytest.approx(0.0001)
-    for other in ((), ("prompts_per_iteration=128",), ("rollouts_per_prompt=8", "epochs=2"), ASYNC):
+    for other in ((), ("batch_size=8", "epochs=2"), ("prompts_per_iteration=128",), ASYNC):
         config = composed(*SMALL, *other)
         predicted = simulate(config, rates, run.workload(config)).seconds
-        assert predicted == pytest.approx(outcome(*other, rates=truth).seconds, rel=0.1)
+        assert predicted == pytest.approx(outcome(*other, rates=truth).seconds, rel=0.03)
 
 
 def test_asynchronous_runs_and_those_of_other_versions_are_not_calibrated_with(tmp_path: Path) -> None:

@@ -156,7 +156,7 @@ def rates_of(run: FinishedRun) -> Rates:
             f"{run.files.folder} was asynchronous: what sampling takes by itself cannot be told from it; "
             "calibrate with a synchronous run."
         )
-    step, answer, prompt = _least_squares(list(_observations(run)))
+    step, answer, prompt = fitted(list(_observations(run)))
     prompt_tokens = _prompt_tokens(run)
     return Rates(
         step=step,
@@ -206,7 +206,7 @@ def steps_of(lengths: Sequence[int], room: int) -> int:
     return last
 
 
-def _least_squares(observed: Sequence[Sampled]) -> tuple[float, float, float]:
+def fitted(observed: Sequence[Sampled]) -> tuple[float, float, float]:
     """Seconds of a decode step, of each answer in it and of each prompt, none of them negative.
 
     Relative errors are made small: short and long samplings count the same.
