@@ -10,7 +10,11 @@ bash scripts/bootstrap.sh
 .venv/bin/ruff format --check .
 .venv/bin/mypy
 if [[ "${1:-}" == --faults ]]; then
-    exec .venv/bin/python -m pytest tests/faults -m "faults or real" "${@:2}"
+    # runs in one process leave a core to another one
+    alone=tests/faults/test_local_runs.py failed=0
+    .venv/bin/python -m pytest "$alone" -m faults -n 2 --dist load "${@:2}" || failed=$?
+    .venv/bin/python -m pytest tests/faults -m faults --ignore "$alone" "${@:2}" || failed=$?
+    exit "$failed"
 fi
 if [[ "${1:-}" == --long ]]; then
     exec .venv/bin/python -m pytest -m long "${@:2}"

@@ -13,7 +13,7 @@ import pytest
 from tests.clusters import Cluster, cluster, may_hide_folders
 from tests.runs import ROOT, SMALL, Finished, train, wait_until
 
-pytestmark = [pytest.mark.faults, pytest.mark.real]
+pytestmark = [pytest.mark.long, pytest.mark.real]
 
 TWO_COLLECTORS = (*SMALL, "placement.infer.replicas=2", "mode.prompts_per_request=4")
 PLACED = r"INFO expert_iteration.actors.ground: (\w+ ?\d?) is on (\d+(?:\.\d+)+)"
