@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from expert_iteration.actors.guardian import began, fields_of
+
 ROOT = Path(__file__).parents[1]
 SMALL = (
     "iterations=2",
@@ -81,6 +83,7 @@ def train(
         stderr=subprocess.STDOUT,
         text=True,
     )
+    begun = int(began(process.pid))
     try:
         if interfere is not None:
             interfere(process)
@@ -89,7 +92,7 @@ def train(
         process.kill()  # no effect on one that has ended
 
     def survivors() -> list[str]:
-        return _processes_with(mark) + _actors(mark)
+        return _processes_with(mark) + _actors(mark, begun)
 
     def left() -> set[str]:
         return _shared_memory() - shared_memory
@@ -133,17 +136,23 @@ def _shared_memory() -> set[str]:
     return {name for name, inode in there.items() if inode not in used}
 
 
-def _actors(mark: str) -> list[str]:
-    """Titles of Ray's processes whose parent has `mark` or is gone; their own environment is overwritten."""
+def _actors(mark: str, begun: int) -> list[str]:
+    """Titles of Ray's processes whose parent has `mark`, or is gone and they began after that.
+
+    Their own environment is overwritten.
+    """
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             title = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-            parent = (folder / "stat").read_text().rpartition(")")[2].split()[1]
-            ours = parent == "1" or mark.encode() in Path(f"/proc/{parent}/environ").read_bytes()
+            fields = fields_of(int(folder.name))
+            if not title.startswith("ray::") or not fields:
+                continue
+            orphan = fields[1] == "1" and int(fields[19]) >= begun
+            ours = orphan or mark.encode() in Path(f"/proc/{fields[1]}/environ").read_bytes()
         except OSError:
             continue  # it ended meanwhile
-        if title.startswith("ray::") and ours:
+        if ours:
             found.append(title.strip())
     return found
 
