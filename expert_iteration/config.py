@@ -1,7 +1,7 @@
 """The configuration: one dataclass for each group of the yaml tree.
 
 The dataclasses are the schemas of the yaml tree under ``config/``: Hydra refuses unknown keys and
-wrong types against them. What no single key can tell is refused by checks.py.
+wrong types against them. What no single key can tell is refused by checks/.
 """
 
 from dataclasses import dataclass, field

@@ -216,7 +216,7 @@ def leaves(schema: type, prefix: str = "") -> list[str]:
 def test_every_key_has_a_reader_outside_schema_and_checks():
     read = set()
     for file in PACKAGE.rglob("*.py"):
-        if file.name not in ("config.py", "checks.py"):
+        if file.name != "config.py" and file.parent.name != "checks":
             tree = ast.parse(file.read_text(encoding="utf-8"))
             read |= {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
     orphans = [key for key in leaves(RunConfig) if key.rpartition(".")[2] not in read]

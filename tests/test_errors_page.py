@@ -12,7 +12,7 @@ MET_BY_USERS = {
     *("ConfigError", "SaveFailed", "DamagedCheckpoint", "Diverged", "WorkerStartError"),
     *("TimeoutError", "RuntimeError", "Mismatch", "DamagedWeights", "NoRun", "NoSweep"),
 }
-LISTED = ("checks.py", "settings.py", "serving.py")
+LISTED = ("learning.py", "placing.py", "serving.py", "settings.py")
 """Modules that list problems, which `check` raises."""
 
 

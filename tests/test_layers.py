@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).parents[1] / "expert_iteration"
 LAYERS = [
     "choices faults timeline orphans room",
     "config types scheduler confinement",
-    "algorithms adaptive demo traces rounds measures serving",
+    "algorithms adaptive demo traces rounds measures",
     "grading books output laws placement",
     "data",
     "checks prompts votes tokenizer model_files losses advantages schedules",

@@ -11,7 +11,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple
 
-from expert_iteration.checks import gpus_needed
+from expert_iteration.checks.placing import gpus_needed
 from expert_iteration.choices import Device
 from expert_iteration.config import RunConfig
 from expert_iteration.doctor.finding import Finding, green, red, skipped

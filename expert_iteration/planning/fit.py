@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator, Sequence
 
 from expert_iteration.algorithms import needs_reference
-from expert_iteration.checks import gpus_needed
+from expert_iteration.checks.placing import gpus_needed
 from expert_iteration.choices import Device, Sharding
 from expert_iteration.config import RunConfig
 from expert_iteration.placement.bundles import bundles_of

@@ -6,7 +6,7 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from expert_iteration import checks
+from expert_iteration.checks import placing
 from expert_iteration.planning.memory import GIB, MIB
 
 PATIENCE = 10.0
@@ -43,7 +43,7 @@ def described(devices: int, memory: float | None, ram: float | None) -> Machine:
 
 def this_machine(run_dir: Path) -> Machine:
     named = nvidia_smi()
-    return Machine(tuple(named or [None] * checks.gpus_here()), memory_here(), free_at(run_dir))
+    return Machine(tuple(named or [None] * placing.gpus_here()), memory_here(), free_at(run_dir))
 
 
 def nvidia_smi() -> list[int]:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from expert_iteration.algorithms import needs_reference
-from expert_iteration.checks import most_kept
+from expert_iteration.checks.learning import most_kept
 from expert_iteration.choices import Device, Dtype, Runtime, Sharding
 from expert_iteration.config import RunConfig
 from expert_iteration.placement.bundles import bundles_of
