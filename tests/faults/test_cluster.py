@@ -59,8 +59,8 @@ def test_collectors_sample_on_other_nodes_and_the_cluster_stays_as_it_was(tmp_pa
             "collector 1": other,
         }
         assert_every_answer_once(run, iterations=2)
-        left = [title for title in nodes.processes() if title.startswith("ray::") and "Actor" in title]
-        assert left == []
+        assert any("raylet" in title for title in nodes.processes())
+        assert not any(title.startswith("ray::") and "Actor" in title for title in nodes.processes())
         waiting = ["bash", "scripts/ray/wait_for.sh", nodes.address]
         assert (
             subprocess.run(waiting, cwd=ROOT, env=os.environ | nodes.environment, timeout=100).returncode == 0
@@ -224,7 +224,7 @@ def test_every_part_has_gpus_of_its_own_unless_all_share_one(tmp_path: Path) -> 
                 cwd=ROOT,
                 env=os.environ | nodes.environment | environment,
                 stdout=subprocess.PIPE,
-                timeout=200,
+                timeout=500,
             )
             return json.loads(said.stdout)
 
