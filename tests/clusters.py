@@ -15,7 +15,7 @@ from tests.runs import ROOT, wait_until
 
 OPTIONS = ("--min-worker-port=0", "--max-worker-port=0", "--object-store-memory=150000000")
 """As many nodes share this machine."""
-FOLDER = r"--temp-dir=(\S+)/ray"
+FOLDER = r"(/tmp/ray-\w+)/ray/"
 HIDE = 'mount -t tmpfs none "$1"; shift; exec "$@"'
 
 
@@ -63,28 +63,37 @@ class Cluster:
         return self._folder / f"{address}.log"
 
     def up(self) -> bool:
-        """Whether all nodes have started."""
+        """Whether all nodes have started; none has ended."""
+        ended = {
+            address: self.log(address) for address, node in self._nodes.items() if node.poll() is not None
+        }
+        assert not ended
         return all("Ray runtime started" in self.log(address).read_text() for address in self._nodes)
 
     def kill(self, address: str) -> None:
         """As when a machine loses its power; what it had on its disk goes too."""
-        session = str(self._nodes[address].pid)
-        folders = {name for title in self._listed({session}) for name in re.findall(FOLDER, title)}
-        with suppress(ProcessLookupError):
-            os.killpg(self._nodes[address].pid, signal.SIGKILL)
-        for folder in folders:
+        running = self._below(self._nodes[address].pid)
+        for pid in running:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        for folder in {name for title in running.values() for name in re.findall(FOLDER, title)}:
             shutil.rmtree(folder, ignore_errors=True)
 
     def processes(self) -> list[str]:
         """Command lines of what the nodes run."""
         for node in self._nodes.values():
             node.poll()  # one that has ended is listed until somebody asks
-        return self._listed({str(node.pid) for node in self._nodes.values()})
+        return [title for node in self._nodes.values() for title in self._below(node.pid).values()]
 
-    def _listed(self, sessions: set[str]) -> list[str]:
-        """Command lines of sessions: each node is one."""
-        listed = subprocess.check_output(["ps", "-e", "-o", "sess=,args="], text=True).splitlines()
-        return [line.split(None, 1)[1] for line in listed if line.split(None, 1)[0] in sessions]
+    def _below(self, pid: int) -> dict[int, str]:
+        """Command lines of a process and all that it has started, by their ids."""
+        listed = subprocess.check_output(["ps", "-eww", "-o", "pid=,ppid=,args="], text=True).splitlines()
+        rows = [(int(row.split()[0]), int(row.split()[1]), row.split(None, 2)[2]) for row in listed]
+        found, size = {pid}, 0
+        while size < len(found):
+            size = len(found)
+            found |= {child for child, parent, _ in rows if parent in found}
+        return {child: title for child, _, title in rows if child in found}
 
     def folder(self) -> Path:
         """Where the files of the one node lie."""
