@@ -12,6 +12,8 @@ os.environ.update(
     # its name is about other systems, but without clusters Ray stays on the loopback interface here too
     RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER="0",
     RAY_USAGE_STATS_ENABLED="0",
+    # a record of every call would make Ray's server grow with the run
+    RAY_task_events_report_interval_ms="0",
     RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO="0",
     RL_WARNINGS="0",
 )
