@@ -14,11 +14,10 @@ from tests.plans import PUBLISHED, SMALL, composed, plan, shape
 
 
 def test_the_numbers_of_other_modules_are_theirs() -> None:
-    from expert_iteration import gradients, model, weights
+    from expert_iteration import gradients, model
     from expert_iteration.actors import instance
 
     assert memory.LOGITS_AT_ONCE == model.LOGITS_AT_ONCE
-    assert memory.BUCKET_BYTES == weights.BUCKET_BYTES
     assert memory.BUCKET_ELEMENTS == gradients.BUCKET_ELEMENTS
     assert memory.OBJECT_STORE_BYTES == instance.OBJECT_STORE_BYTES
 

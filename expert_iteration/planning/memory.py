@@ -22,8 +22,6 @@ SIZE = {Dtype.float32: 4, Dtype.bfloat16: 2}
 """Bytes of an element."""
 LOGITS_AT_ONCE = 2**28
 """Logits that the learner holds at a time, as in model.py."""
-BUCKET_BYTES = 64 * MIB
-"""Of a push, as in weights.py."""
 BUCKET_ELEMENTS = 2**25
 """Gradients that ranks sum at a time, as in gradients.py."""
 OBJECT_STORE_BYTES = 512 * MIB
@@ -147,7 +145,7 @@ def buffer_bytes(config: RunConfig) -> int:
 
 def _bucket(config: RunConfig, shape: Shape) -> int:
     """A bucket holds at least the largest tensor."""
-    return max(BUCKET_BYTES, shape.embedding * SIZE[config.model.engine_dtype])
+    return max(config.push.bucket_mib * MIB, shape.embedding * SIZE[config.model.engine_dtype])
 
 
 def _trainer(config: RunConfig, shape: Shape) -> dict[str, int]:
