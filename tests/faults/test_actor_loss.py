@@ -378,15 +378,14 @@ def test_no_group_is_lost_or_doubled_when_one_of_two_collectors_of_an_asynchrono
 
 
 @pytest.mark.faults
-@pytest.mark.parametrize("sharding", ["none", "full"])
-def test_a_run_goes_back_to_its_last_checkpoint_when_one_of_two_ranks_is_killed(tmp_path, sharding):
+def test_a_run_goes_back_to_its_last_checkpoint_when_one_of_two_ranks_that_share_weights_is_killed(tmp_path):
     folder = tmp_path / "run"
 
     def kill_the_second(_):
         assert wait_until(lambda: any(folder.glob("checkpoints/step_*/manifest.json")), 250)
         os.kill(writer_of(folder / "logs" / "trainer_1.log"), signal.SIGKILL)
 
-    ranks = ("placement.train.devices=2", f"placement.train.sharding={sharding}", "iterations=4")
+    ranks = ("placement.train.devices=2", "placement.train.sharding=full", "iterations=4")
     run = train(folder, *SMALL, *ranks, interfere=kill_the_second)
     assert run.code == 0, run.output[-3000:]
     assert re.search(r"trainer 1 died: .* Going back to ", (folder / "run.log").read_text())
