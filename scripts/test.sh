@@ -22,6 +22,7 @@ fi
 if (($# > 0)); then
     exec .venv/bin/python -m pytest "$@"
 fi
-.venv/bin/python -m pytest -n auto --maxprocesses 4 --dist loadfile -m "not real and not faults and not long"
-# one after the other: each of these runs uses every core, and looks for what it leaves behind
-exec .venv/bin/python -m pytest -m "real and not faults and not long" --durations 15
+# in the order of their names, so that files which take long are not the last to begin
+.venv/bin/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder \
+    -m "not alone and not faults and not long"
+exec .venv/bin/python -m pytest -m "alone and not faults and not long" --durations 15

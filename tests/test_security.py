@@ -522,6 +522,7 @@ LOOPBACK = {"0100007F", "0000000000000000FFFF00000100007F", "0000000000000000000
 
 
 @pytest.mark.real
+@pytest.mark.alone
 def test_a_stranger_cannot_join_the_ray_of_a_run(canaries: dict[str, str]) -> None:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     host = subprocess.Popen(

@@ -6,7 +6,7 @@ import pytest
 
 from tests.runs import SMALL, Finished, train
 
-pytestmark = pytest.mark.real
+pytestmark = [pytest.mark.real, pytest.mark.alone]
 
 
 def assert_clean(run):
