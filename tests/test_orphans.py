@@ -63,7 +63,8 @@ def test_the_owner_itself_watches_nobody() -> None:
         "end_with_owner(); os.environ[OWNER] = str(os.getpid()); end_with_owner(); "
         "print(threading.active_count())"
     )
+    environment = {name: value for name, value in os.environ.items() if name != OWNER}
     output = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+        [sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True, check=True
     )
     assert output.stdout.strip() == "1"
