@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from expert_iteration.actors.guardian import began, fields_of
+from expert_iteration.guardian import began, fields_of
 
 ROOT = Path(__file__).parents[1]
 SMALL = (

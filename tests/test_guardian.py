@@ -6,12 +6,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from expert_iteration.actors.guardian import began, descendants
+from expert_iteration.guardian import began, descendants
 from tests.runs import wait_until
 
 OWNER = """
 import subprocess
-from expert_iteration.actors.guardian import guarded
+from expert_iteration.guardian import guarded
 with guarded():
     kept = subprocess.Popen(["sleep", "600"])
 print(kept.pid, flush=True)

@@ -9,7 +9,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "expert_iteration"
 LAYERS = [
-    "choices faults timeline orphans room",
+    "choices faults timeline orphans guardian room",
     "config types scheduler confinement",
     "algorithms adaptive demo traces rounds measures",
     "grading books output laws placement",

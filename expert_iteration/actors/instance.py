@@ -9,8 +9,8 @@ from tempfile import mkdtemp
 
 import ray
 
-from expert_iteration.actors.guardian import guarded
 from expert_iteration.config import ConfigError, RunConfig
+from expert_iteration.guardian import guarded
 from expert_iteration.placement.bundles import bundles_of, total
 
 OBJECT_STORE_BYTES = 512 * 2**20
