@@ -1,7 +1,8 @@
-"""Ends what is left of a private Ray when the process that started it was killed.
+"""Ends what is left of a private Ray when it has ended, or the process that started it was killed.
 
 Ray's agents outlive it: they first report the death of their raylet to a server that is gone too, which takes
-them minutes. This file is also a script of its own, which needs nothing but the standard library.
+them minutes. And now and then a worker that has ended all of Python hangs in its last moment. This file is
+also a script of its own, which needs nothing but the standard library.
 """
 
 import os
@@ -10,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeAlias
@@ -47,20 +48,29 @@ def descendants(number: int) -> list[int]:
 
 
 def watch(owner: Process, others: Sequence[Process]) -> None:
-    """Wait until `others` are gone; kill them soon after `owner` is."""
-    while alive(others):
+    """Wait until `others` and their children are gone; kill them soon after `owner` is gone, or all `others`."""
+    known = set(others)
+    while alive([owner]) and (roots := alive(others)):
+        known.update((child, began(child)) for number, _ in roots for child in children_of(number))
         time.sleep(LOOK_EVERY)
-        if not alive([owner]):
-            break
     deadline = time.monotonic() + GRACE
-    while alive(others) and time.monotonic() < deadline:
+    while alive(known) and time.monotonic() < deadline:
         time.sleep(LOOK_EVERY)
-    for number, _ in alive(others):
+    for number, _ in alive(known):
         with suppress(ProcessLookupError):
             os.kill(number, signal.SIGKILL)
 
 
-def alive(processes: Sequence[Process]) -> list[Process]:
+def children_of(number: int) -> list[int]:
+    """Those of all its threads."""
+    found = list[int]()
+    for listed in Path(f"/proc/{number}/task").glob("*/children"):
+        with suppress(OSError):
+            found += map(int, listed.read_text().split())
+    return found
+
+
+def alive(processes: Iterable[Process]) -> list[Process]:
     return [process for process in processes if began(process[0]) == process[1]]
 
 

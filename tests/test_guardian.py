@@ -2,11 +2,12 @@
 
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 
 import pytest
 
-from expert_iteration.guardian import began, descendants
+from expert_iteration.guardian import LOOK_EVERY, began, descendants
 from tests.runs import wait_until
 
 OWNER = """
@@ -39,6 +40,20 @@ def test_a_killed_owner_takes_what_it_started_with_it(owner: subprocess.Popen[st
     owner.kill()
     owner.wait()
     assert wait_until(lambda: not any(map(began, family)), seconds=10)
+
+
+def test_a_child_that_outlives_what_was_started_is_ended() -> None:
+    code = OWNER.replace('["sleep", "600"]', '["bash", "-c", "sleep 600 & wait"]')
+    owner = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert owner.stdout is not None
+    shell = int(owner.stdout.readline())
+    assert wait_until(lambda: len(descendants(shell)) == 1, seconds=10)
+    [child] = descendants(shell)
+    time.sleep(2 * LOOK_EVERY)
+    subprocess.run(["kill", "-9", str(shell)], check=True)
+    assert wait_until(lambda: not began(child), seconds=10)
+    owner.kill()
+    owner.communicate()
 
 
 def test_the_guardian_ends_with_what_it_guards(owner: subprocess.Popen[str]) -> None:
