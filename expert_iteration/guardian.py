@@ -48,7 +48,7 @@ def descendants(number: int) -> list[int]:
 
 
 def watch(owner: Process, others: Sequence[Process]) -> None:
-    """Wait until `others` and their children are gone; kill them soon after `owner` is gone, or all `others`."""
+    """Wait until `others` and their children are gone; kill them soon after `owner` or all `others` are."""
     known = set(others)
     while alive([owner]) and (roots := alive(others)):
         known.update((child, began(child)) for number, _ in roots for child in children_of(number))
