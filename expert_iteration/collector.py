@@ -114,6 +114,7 @@ class Collector:
         return list(zip(rollouts, verdicts, strict=True))
 
     def close(self) -> None:
+        self._room.close()
         self._grader.close()
         self._engine.close()
 

@@ -71,7 +71,7 @@ def children_of(number: int) -> list[int]:
 
 
 def alive(processes: Iterable[Process]) -> list[Process]:
-    return [process for process in processes if began(process[0]) == process[1]]
+    return [(number, start) for number, start in processes if start and began(number) == start]
 
 
 def began(number: int) -> str:
@@ -89,5 +89,6 @@ def fields_of(number: int) -> list[str]:
 
 
 if __name__ == "__main__":
-    owner, *others = ((int(number), began) for number, _, began in (w.partition(":") for w in sys.argv[1:]))
+    named = (word.partition(":") for word in sys.argv[1:])
+    owner, *others = ((int(number), start) for number, _, start in named)
     watch(owner, others)

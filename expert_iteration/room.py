@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from threading import Lock
+from threading import Event, Lock
 
 SPARE = 8
 """An engine has room while less waits for it than this part of what it works on at a time: that lasts until
@@ -28,6 +28,7 @@ class Room:
         self._orders = 0
         self._coming = 0
         self._turn = Lock()
+        self._closed = Event()
 
     @contextmanager
     def taken(self, answers: int) -> Iterator[Callable[[], None]]:
@@ -44,13 +45,16 @@ class Room:
             self._count(-1, -sum(coming))
 
     def wait(self, limit: float) -> bool:
-        """Until there is some, for `limit` seconds at most; whether there is."""
+        """Until there is some, for `limit` seconds at most, or the end; whether there is."""
         deadline = time.monotonic() + limit
         while not self.is_there():
-            if time.monotonic() > deadline:
+            if time.monotonic() > deadline or self._closed.wait(LOOK_EVERY):
                 return False
-            time.sleep(LOOK_EVERY)
         return True
+
+    def close(self) -> None:
+        """End every wait: a thread that waits would keep its process from ending."""
+        self._closed.set()
 
     def is_there(self) -> bool:
         return self._orders < MOST_ORDERS and self._coming + self._unfinished() < self._enough

@@ -3,6 +3,7 @@
 import asyncio
 import random
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, ExitStack, suppress
 from dataclasses import dataclass, field
 
@@ -202,6 +203,14 @@ def test_the_wait_for_room_ends_when_the_engine_runs_out_of_work():
     assert room.wait(60)
     assert list(left) == []
     assert not Room(lambda: 99, at_once=16).wait(0)
+
+
+def test_a_wait_for_room_ends_when_the_collector_closes() -> None:
+    room = Room(lambda: 99, at_once=16)
+    with ThreadPoolExecutor(1) as waiting:
+        found = waiting.submit(room.wait, 600)
+        room.close()
+        assert found.result(timeout=10) is False
 
 
 @dataclass

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from expert_iteration.guardian import LOOK_EVERY, began, descendants
+from expert_iteration.guardian import LOOK_EVERY, alive, began, descendants
 from tests.runs import wait_until
 
 OWNER = """
@@ -63,3 +63,9 @@ def test_the_guardian_ends_with_what_it_guards(owner: subprocess.Popen[str]) -> 
     subprocess.run(["kill", str(kept)], check=True)
     assert wait_until(lambda: not began(guardian), seconds=10)
     assert began(owner.pid)
+
+
+def test_a_process_that_was_gone_when_it_was_looked_at_is_not_alive() -> None:
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    assert alive([(ended.pid, began(ended.pid))]) == []
