@@ -104,8 +104,9 @@ class Collector:
             for prompt in prompts
         ]
         reach("collector.generate")
-        with self._timeline.span("evaluate"):
+        with self._timeline.span("evaluate"), self._room.taken(len(requests)) as arrived:
             futures = self._engine.submit(requests)
+            arrived()
             rollouts = [future.result(timeout=self._config.wait_limit)[0] for future in futures]
         with self._timeline.span("grade"):
             verdicts = self._grader.grade(

@@ -63,6 +63,13 @@ def test_groups_are_cut_into_portions_in_order():
     assert dispatch.portions(list(range(7))) == [[0, 1, 2], [3, 4, 5], [6]]
 
 
+def test_an_evaluation_is_cut_by_answers_too():
+    shared = dispatch_of(run_config(replicas=2, max_num_seqs=64, rollouts_per_prompt=4), None)
+    assert [len(portion) for portion in shared.questions(range(20))] == [8, 8, 4]
+    assert [len(portion) for portion in shared.portions(range(5))] == [2, 2, 1]
+    assert len(dispatch_of(run_config(replicas=1), None).questions(range(5_000))) == 1
+
+
 def test_of_the_collectors_with_room_the_one_with_the_fewest_groups_is_chosen():
     async def act():
         dispatch = Dispatch(3, 4, Rooms(True, True, True))
@@ -115,6 +122,33 @@ def test_who_came_first_is_served_first():
         return order
 
     assert asyncio.run(act()) == list(range(20))
+
+
+def test_an_evaluation_does_not_wait_for_all_that_was_ordered_before():
+    async def act():
+        rooms, order = Rooms(False, False), []
+        dispatch = Dispatch(2, 1, rooms)
+
+        async def work(kind, **line):
+            async with dispatch.placed(1, **line):
+                order.append(kind)
+                rooms.there[1].clear()
+                await asyncio.sleep(0)
+                rooms.there[1].set()
+
+        async with asyncio.TaskGroup() as tasks:
+            for _ in range(20):
+                tasks.create_task(work("group"))
+            for _ in range(5):
+                tasks.create_task(work("question", is_evaluation=True))
+            await settle()
+            rooms.there[1].set()
+        dispatch.close()
+        return order
+
+    order = asyncio.run(act())
+    assert (order.count("group"), order.count("question")) == (20, 5)
+    assert "question" not in order[12:]
 
 
 def test_a_collector_that_fails_is_named_by_its_error_and_the_next_in_line_goes_on():

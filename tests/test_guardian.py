@@ -1,13 +1,16 @@
 """What a killed process started is ended, and the guardian ends with it."""
 
+import os
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from threading import Event
 
 import pytest
 
-from expert_iteration.guardian import LOOK_EVERY, alive, began, descendants
+from expert_iteration import guardian
+from expert_iteration.guardian import alive, began, children_of, descendants
 from tests.runs import wait_until
 
 OWNER = """
@@ -42,26 +45,34 @@ def test_a_killed_owner_takes_what_it_started_with_it(owner: subprocess.Popen[st
     assert wait_until(lambda: not any(map(began, family)), seconds=10)
 
 
-def test_a_child_that_outlives_what_was_started_is_ended() -> None:
-    code = OWNER.replace('["sleep", "600"]', '["bash", "-c", "sleep 600 & wait"]')
-    owner = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-    assert owner.stdout is not None
-    shell = int(owner.stdout.readline())
-    assert wait_until(lambda: len(descendants(shell)) == 1, seconds=10)
-    [child] = descendants(shell)
-    time.sleep(2 * LOOK_EVERY)
-    subprocess.run(["kill", "-9", str(shell)], check=True)
-    assert wait_until(lambda: not began(child), seconds=10)
-    owner.kill()
-    owner.communicate()
+def test_a_child_that_outlives_what_was_started_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    shell = subprocess.Popen(["bash", "-c", "sleep 600 & wait"])
+    assert wait_until(lambda: len(descendants(shell.pid)) == 1, seconds=10)
+    [child] = descendants(shell.pid)
+    seen = Event()
+
+    def looked(number: int) -> list[int]:
+        found = children_of(number)
+        if child in found:
+            seen.set()
+        return found
+
+    monkeypatch.setattr(guardian, "children_of", looked)
+    with ThreadPoolExecutor(1) as watching:
+        this, started = ((number, began(number)) for number in (os.getpid(), shell.pid))
+        watching.submit(guardian.watch, this, [started])
+        assert seen.wait(60)
+        shell.kill()
+        shell.wait()
+    assert not began(child)
 
 
 def test_the_guardian_ends_with_what_it_guards(owner: subprocess.Popen[str]) -> None:
     assert owner.stdout is not None
     kept = int(owner.stdout.readline())
-    [guardian] = set(descendants(owner.pid)) - {kept}
+    [watching] = set(descendants(owner.pid)) - {kept}
     subprocess.run(["kill", str(kept)], check=True)
-    assert wait_until(lambda: not began(guardian), seconds=10)
+    assert wait_until(lambda: not began(watching), seconds=10)
     assert began(owner.pid)
 
 

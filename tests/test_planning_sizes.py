@@ -6,9 +6,9 @@ import struct
 import pytest
 
 from expert_iteration.demo import MODEL_FOLDER
-from expert_iteration.planning.memory import GIB
-from expert_iteration.planning.shapes import Shape
-from expert_iteration.planning.sizes import RANK, Footprint, adapter_elements, footprint
+from expert_iteration.planning.memory import CUDA_CONTEXT, Process
+from expert_iteration.planning.sharing import fullest
+from expert_iteration.planning.sizes import RANK, in_full, ways, with_adapters
 from tests.plans import composed, shape
 
 
@@ -27,21 +27,6 @@ def test_parameters_are_those_of_the_file() -> None:
     assert shape().tensors == len(tensors)
 
 
-@pytest.mark.parametrize("heads", [2, 4])
-def test_adapters_are_as_large_as_those_of_peft(heads: int) -> None:
-    import transformers
-    from peft import LoraConfig, get_peft_model
-
-    sizes = {"vocab_size": 64, "hidden_size": 64, "intermediate_size": 160, "num_hidden_layers": 3}
-    options = transformers.Qwen2Config(**sizes, num_attention_heads=4, num_key_value_heads=heads)
-    model = get_peft_model(
-        transformers.Qwen2ForCausalLM(options), LoraConfig(r=RANK, target_modules="all-linear")
-    )
-    trained = sum(tensor.numel() for tensor in model.parameters() if tensor.requires_grad)
-    flags = dict.fromkeys(("tied", "query_bias", "output_bias", "mlp_bias", "query_norm"), False)
-    assert adapter_elements(Shape("qwen2", 64, 64, 160, 3, 4, heads, 16, **flags)) == trained
-
-
 def test_moments_are_two_numbers_for_each_that_is_trained() -> None:
     import torch
 
@@ -54,26 +39,53 @@ def test_moments_are_two_numbers_for_each_that_is_trained() -> None:
     assert sum(value.numel() for value in state) == 2 * elements
 
 
-def of(model: str, adapters: bool = False) -> Footprint:
-    config = composed("experiment=cs336_ei", f"model={model}")
-    sizes = shape(config.model.path)
-    return footprint(config, sizes, adapter_elements(sizes) if adapters else None)
+def of(model: str, *overrides: str, adapters: bool = False) -> list[int]:
+    config = composed("experiment=cs336_ei", f"model={model}", *overrides)
+    return list(
+        ways(with_adapters(config) if adapters else in_full(config), shape(config.model.path)).values()
+    )
 
 
 @pytest.mark.parametrize("model", ["qwen2_5_math_1_5b", "qwen2_5_3b"])
 def test_what_is_put_away_makes_room(model: str) -> None:
-    alone, awake, asleep, scored, offloaded = of(model).ways.values()
-    assert alone <= asleep < awake, "a sleeping engine takes nothing"
-    assert asleep <= offloaded <= scored, "a reference on the host takes room only while it scores"
-    assert all(
-        a < b for a, b in zip(of(model, adapters=True).ways.values(), of(model).ways.values(), strict=True)
-    )
+    alone, awake, asleep, scored, offloaded = of(model)
+    assert alone < asleep < awake, "of a sleeping engine only its context is left"
+    assert asleep < offloaded <= scored, "a reference on the host takes room only while it scores"
+    adapted = of(model, adapters=True)
+    assert all(less < more for less, more in zip(adapted, of(model), strict=False))
+    assert adapted[-1] == adapted[-2], "its reference is the model that is there"
 
 
-def test_adapters_train_next_to_nothing() -> None:
-    full, adapters = of("qwen2_5_math_1_5b"), of("qwen2_5_math_1_5b", adapters=True)
-    parameters = 1_543_714_304
-    assert full.resting == pytest.approx(3 * 4 * parameters + GIB // 2)
-    trained = adapter_elements(shape("Qwen/Qwen2.5-Math-1.5B"))
-    assert trained == 18_464_768
-    assert adapters.resting == pytest.approx(2 * parameters + 3 * 4 * trained + GIB // 2)
+def test_the_rank_of_a_run_counts() -> None:
+    ranks = [of("qwen2_5_3b", f"model.lora.rank={rank}", adapters=True) for rank in (0, RANK, 256)]
+    assert ranks[0] == ranks[1]
+    assert all(low < high for low, high in zip(*ranks[1:], strict=True))
+
+
+TRAINER = {"weights": 10, "moments": 20, "other": 1, "gradients": 10, "activations": 50}
+ENGINE = {"weights": 5, "KV cache": 40}
+REFERENCE = {"weights": 10, "other": 1, "activations": 2}
+ALL = [
+    Process(f"{name} 0", "GPU 0", {part: size * CUDA_CONTEXT for part, size in parts.items()})
+    for name, parts in (("trainer", TRAINER), ("collector", ENGINE), ("reference", REFERENCE))
+]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        ((), max(31 + 45 + 13, 91 + 45 + 11)),
+        (("placement.infer.sleep_level=1",), max(31 + 45 + 13, 91 + 1 + 11)),
+        (
+            ("placement.infer.sleep_level=2", "placement.reference.offload=true"),
+            max(31 + 45 + 13, 91 + 1 + 1),
+        ),
+        (("mode=async", "placement.infer.sleep_level=0"), 91 + 45 + 13),
+    ],
+)
+def test_a_device_is_fullest_while_answers_are_sampled_or_while_the_trainer_learns(
+    overrides: tuple[str, ...], expected: int
+) -> None:
+    asleep = () if overrides else ("placement.infer.sleep_level=0",)
+    config = composed("experiment=cs336_ei", "placement=one_gpu", *asleep, *overrides)
+    assert fullest(config, ALL) == expected * CUDA_CONTEXT

@@ -25,26 +25,38 @@ class Dispatch:
     not back, as each of them waits for its longest answer.
     """
 
-    def __init__(self, collectors: int, portion: int, room: Room) -> None:
-        """`portion` is in groups. A single collector gets whatever there is, and is asked for no room."""
+    def __init__(self, collectors: int, portion: int, room: Room, questions: int | None = None) -> None:
+        """
+        Args:
+            portion: groups of one.
+            room: a single collector gets whatever there is, and is not asked.
+            questions: of a portion of an evaluation; None: all of them.
+        """
         self._portion = portion
+        self._questions = questions
         self._room = room
         self._held = [0] * collectors
         """Groups at each collector."""
         self._asked: dict[int, asyncio.Future[None]] = {}
-        self._door = asyncio.Lock()
+        self._door, self._side_door = asyncio.Lock(), asyncio.Lock()
 
     def portions(self, groups: Sequence[T]) -> list[Sequence[T]]:
-        return [groups[first : first + self._portion] for first in range(0, len(groups), self._portion)]
+        return _cut(groups, self._portion)
+
+    def questions(self, prompts: Sequence[T]) -> list[Sequence[T]]:
+        """The portions of an evaluation, of which each question takes one answer."""
+        return _cut(prompts, self._questions or max(1, len(prompts)))
 
     @asynccontextmanager
-    async def placed(self, groups: int) -> AsyncIterator[int]:
+    async def placed(self, groups: int, is_evaluation: bool = False) -> AsyncIterator[int]:
         """Wait for room for `groups`, at most a portion. Who came first is served first.
+
+        An evaluation, which the learner waits for, stands in a line of its own; both have their turns.
 
         Yields:
             the number of the collector that has them until the block ends.
         """
-        async with self._door:
+        async with self._side_door if is_evaluation else self._door:
             collector = await self._next()
             self._held[collector] += groups
         try:
@@ -56,14 +68,16 @@ class Dispatch:
         """Of the collectors with room, the one with the fewest groups. All are asked, each once at a time."""
         if len(self._held) == 1:
             return 0
-        for collector in range(len(self._held)):
-            if collector not in self._asked:
-                self._asked[collector] = asyncio.ensure_future(self._room(collector))
-        await asyncio.wait(self._asked.values(), return_when=asyncio.FIRST_COMPLETED)
-        free = [collector for collector, answer in self._asked.items() if answer.done()]
-        chosen = min(free, key=lambda collector: self._held[collector])
-        self._asked.pop(chosen).result()
-        return chosen
+        while True:
+            for collector in range(len(self._held)):
+                if collector not in self._asked:
+                    self._asked[collector] = asyncio.ensure_future(self._room(collector))
+            await asyncio.wait(self._asked.values(), return_when=asyncio.FIRST_COMPLETED)
+            # the other line may have taken what there was
+            if free := [collector for collector, answer in self._asked.items() if answer.done()]:
+                chosen = min(free, key=lambda collector: self._held[collector])
+                self._asked.pop(chosen).result()
+                return chosen
 
     def close(self) -> None:
         """Wait for no room any more."""
@@ -73,7 +87,13 @@ class Dispatch:
 
 def dispatch_of(config: RunConfig, room: Room) -> Dispatch:
     """For the collectors of a run."""
-    answers = config.rollouts_per_prompt if algorithm_of(config).source is Source.POLICY else 1
     infer, order = config.placement.infer, laws_of(config).request_size
+    if infer.replicas == 1:
+        return Dispatch(1, order, room)
+    answers = config.rollouts_per_prompt if algorithm_of(config).source is Source.POLICY else 1
     share = ceil(infer.max_num_seqs / (answers * PORTIONS))
-    return Dispatch(infer.replicas, order if infer.replicas == 1 else min(order, share), room)
+    return Dispatch(infer.replicas, min(order, share), room, ceil(infer.max_num_seqs / PORTIONS))
+
+
+def _cut(items: Sequence[T], size: int) -> list[Sequence[T]]:
+    return [items[first : first + size] for first in range(0, len(items), size)]

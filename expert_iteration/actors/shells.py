@@ -184,6 +184,10 @@ class CollectorActor(Shell):
     def answer(self, prompts: Sequence[Prompt], temperature: float, seed: int) -> Judged:
         return self._started(self._collector).answer(prompts, temperature, seed)
 
+    def unfinished(self) -> int:
+        """Answers that the engine has not finished."""
+        return self._started(self._engine).unfinished
+
     def meeting(self) -> str | None:
         return self._started(self._engine).meeting
 

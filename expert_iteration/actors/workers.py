@@ -118,17 +118,19 @@ class RayWorkers:
             await self._crew.ask(collector, "collect", left, signs=self._groups_received)
 
     async def answer(self, prompts: Sequence[Prompt], temperature: float, seed: int) -> Judged:
-        share = -(-len(prompts) // len(self._collectors))
-        parts = [
-            self._crew.persist(
-                partial(
-                    self._crew.ask,
-                    *(collector, "answer", prompts[index * share : (index + 1) * share], temperature, seed),
-                )
+        judged = await asyncio.gather(
+            *(self._examine(portion, temperature, seed) for portion in self._dispatch.questions(prompts))
+        )
+        return [one for portion in judged for one in portion]
+
+    async def _examine(self, prompts: Sequence[Prompt], temperature: float, seed: int) -> Judged:
+        async with self._dispatch.placed(len(prompts), is_evaluation=True) as index:
+            collector = self._collectors[index]
+            work = ("answer", prompts, temperature, seed)
+            left = partial(self._crew.ask, collector, "unfinished")
+            return cast(
+                Judged, await self._crew.persist(partial(self._crew.ask, collector, *work, signs=left))
             )
-            for index, collector in enumerate(self._collectors)
-        ]
-        return [judged for part in await asyncio.gather(*parts) for judged in part]
 
     async def snapshot(self) -> Snapshot:
         return cast(Snapshot, await self._crew.ask(self._archive, "snapshot"))

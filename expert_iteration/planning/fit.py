@@ -13,6 +13,7 @@ from expert_iteration.planning.disk import DiskUse
 from expert_iteration.planning.machine import Machine
 from expert_iteration.planning.memory import GIB, Process, cache_bytes_per_token
 from expert_iteration.planning.shapes import Shape
+from expert_iteration.planning.sharing import fullest
 
 
 def too_few_devices(config: RunConfig, machine: Machine) -> Iterator[str]:
@@ -49,10 +50,10 @@ def too_full_devices(config: RunConfig, machine: Machine, found: Sequence[Proces
         return
     for device in dict.fromkeys(process.device for process in found):
         here = [process for process in found if process.device == device]
-        if (total := sum(process.total for process in here)) > size:
+        if (total := fullest(config, here)) > size:
             shares = ", ".join(f"{process.name} {_gib(process.total)}" for process in here)
             yield (
-                f"{device} would need {_gib(total)} of its {_gib(size)} ({shares}); "
+                f"{device} would need {_gib(total)} of its {_gib(size)} (each at its most: {shares}); "
                 f"{_relief(config, max(here, key=lambda process: process.total))}."
             )
 
@@ -68,6 +69,8 @@ def _relief(config: RunConfig, largest: Process) -> str:
     if config.micro_batch_tokens > model.max_length:
         ways.append(f"lower micro_batch_tokens ({config.micro_batch_tokens})")
     if config.placement.shared:
+        if config.mode.max_staleness == 0 and not infer.sleep_level:
+            ways.append("set placement.infer.sleep_level=2")
         ways.append(f"lower placement.infer.memory_fraction ({infer.memory_fraction})")
         ways.append("take placement=split")
     ways.append("take a smaller model.path or model.dtype=bfloat16")
