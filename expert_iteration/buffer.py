@@ -185,10 +185,11 @@ class RolloutBuffer:
         Call it between two optimizer steps, when every rank has its rows.
         """
         assert not self._batches, f"some rank has not fetched its rows of step {list(self._batches)}"
-        selector, held = self._selector.state()
+        (selector, held), sampler = self._selector.state(), self._replay.sampler
         plain = {
             "books": asdict(self._books),
             "row_reads": self._slots.reads.tolist(),
+            "order": sampler.order if isinstance(sampler, LeastReadSampler) else [],
             "cursor": self._cursor(),
             "generator": bytes(self._generator.get_state().tolist()).hex(),
             "selector": selector,
@@ -202,6 +203,8 @@ class RolloutBuffer:
         live = len(plain["row_reads"])
         self._refill(rows[:live], torch.tensor(plain["row_reads"]))
         self._replay.writer.load_state_dict({"_cursor": plain["cursor"]})
+        if plain["order"]:
+            self._replay.sampler.go_on(plain["order"])
         self._selector.restore(plain["selector"], rows[live:])
         self._generator.set_state(torch.tensor(list(bytes.fromhex(plain["generator"])), dtype=torch.uint8))
 

@@ -1,7 +1,7 @@
 """Which rows of the buffer an optimizer step reads: a row of its `sampler` key each."""
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import accumulate
 from math import ceil
 from typing import Any, TypeAlias
@@ -28,9 +28,12 @@ class Slots:
     """Policy version and number of reads of the row in each storage slot."""
 
     def __init__(self) -> None:
+        self.changes = 0
+        """How often rows came or went."""
         self.clear()
 
     def clear(self) -> None:
+        self.changes += 1
         self._used = 0
         # twice as long whenever they are full, so that a row costs the same however many there are
         self._versions = torch.empty(0, dtype=torch.int64)
@@ -54,6 +57,7 @@ class Slots:
 
     def write(self, slots: Tensor, versions: Tensor) -> None:
         """New rows stand in `slots`."""
+        self.changes += 1
         written = slots.unique()
         self._forget(written[written < self._used])
         self._make_room(int(written.max()) + 1)
@@ -71,6 +75,7 @@ class Slots:
 
     def count_reads(self, reads: Tensor) -> None:
         """All rows were read so often, int64 [rows]."""
+        self.changes += 1
         self._reads[: self._used] = reads
         self.by_reads = Counter(reads.tolist())
 
@@ -104,23 +109,45 @@ class LeastReadSampler(RandomSampler):
     memory, so every row is read exactly `epochs` times, whatever happens between two draws.
 
     With `whole_passes` a batch never spans two passes over the rows: the last one of a pass may be
-    smaller, as in a data loader. Without, a batch is filled up with rows that were read more often.
+    smaller, as in a data loader. A pass is drawn at once, and anew only when rows come or go. Without, a
+    batch is filled up with rows that were read more often, and each is drawn by itself.
     """
 
     def __init__(self, slots: Slots, epochs: int, whole_passes: bool) -> None:
         self._slots = slots
         self._epochs = epochs
         self._whole_passes = whole_passes
+        self._pass = torch.empty(0, dtype=torch.int64)
+        """Slots that are left of a pass, in order."""
+        self._drawn_at = -1
+        """Changes of the slots when it was drawn."""
+
+    @property
+    def order(self) -> list[int]:
+        """Slots that are left of the present pass, for a checkpoint; none if the next draw begins one."""
+        return self._pass.tolist() if self._drawn_at == self._slots.changes else []
+
+    def go_on(self, order: Sequence[int]) -> None:
+        """Take up a pass whose `order` was that."""
+        self._pass, self._drawn_at = torch.tensor(order, dtype=torch.int64), self._slots.changes
 
     def sample(self, storage: Storage, batch_size: int) -> tuple[Tensor, dict[str, Any]]:
         """At most `batch_size` slots, all different."""
+        assert len(self._slots) == len(storage)
+        if not self._whole_passes:
+            return self._ordered(self._epochs)[:batch_size], {}
+        if self._drawn_at != self._slots.changes or not len(self._pass):
+            self._pass, self._drawn_at = self._ordered(min(self._slots.by_reads) + 1), self._slots.changes
+        batch, self._pass = self._pass[:batch_size], self._pass[batch_size:]
+        return batch, {}
+
+    def _ordered(self, limit: int) -> Tensor:
+        """The slots of all rows that were read fewer than `limit` times, the most urgent ones first."""
         reads = self._slots.reads
-        assert len(reads) == len(storage)
-        limit = int(reads.min()) + 1 if self._whole_passes else self._epochs
         usable = (reads < limit).nonzero().squeeze(1)
         shuffled = usable[torch.randperm(len(usable), generator=self._rng)]
         urgency = self._slots.versions[shuffled] * self._epochs + reads[shuffled]
-        return shuffled[urgency.argsort(stable=True)][:batch_size], {}
+        return shuffled[urgency.argsort(stable=True)]
 
     def batches_left(self, batch_size: int) -> int:
         """Fewest batches until every row was read `epochs` times; a synchronous run takes just these."""

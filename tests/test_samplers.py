@@ -8,9 +8,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from torchrl.data import LazyStackStorage, TensorDictReplayBuffer
 
+from expert_iteration.batching import stack
 from expert_iteration.samplers import LeastReadSampler, Slots
 from expert_iteration.scheduler import Laws
+from tests.test_buffer import rows_of
 
 
 class Watched(Slots):
@@ -22,6 +25,29 @@ class Watched(Slots):
     def reads(self) -> Tensor:
         self.looks += 1
         return super().reads
+
+
+def pass_of(rows: int, batch_size: int) -> tuple[list[list[int]], int]:
+    """The batches of one pass, and how often all rows were looked at for them."""
+    slots = Watched()
+    sampler = LeastReadSampler(slots, epochs=1, whole_passes=True)
+    replay = TensorDictReplayBuffer(storage=LazyStackStorage(rows), sampler=sampler, batch_size=batch_size)
+    slots.write(replay.extend(stack(rows_of(0, rows))), torch.zeros(rows, dtype=torch.int64))
+    batches = []
+    while left := sampler.batches_left(batch_size):
+        _, info = replay.sample(batch_size, return_info=True)
+        slots.read(info["index"])
+        batches.append(info["index"].tolist())
+        assert sampler.batches_left(batch_size) == left - 1
+    return batches, slots.looks
+
+
+def test_a_pass_looks_at_all_rows_once_however_many_batches_it_has() -> None:
+    few, looks_of_few = pass_of(rows=40, batch_size=40)
+    many, looks_of_many = pass_of(rows=40, batch_size=2)
+    assert (len(few), len(many)) == (1, 20)
+    assert looks_of_few == looks_of_many == 1
+    assert sorted(slot for batch in many for slot in batch) == list(range(40))
 
 
 @given(seed=st.integers(0, 10**6))
