@@ -3,6 +3,7 @@
 import asyncio
 import io
 import json
+import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -681,6 +682,11 @@ def test_a_prompt_after_which_no_good_answer_can_come_is_red(
 
 
 # The command
+
+
+@pytest.fixture(autouse=True)
+def logs_of_red_checks(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path_factory.mktemp("logs")))
 
 
 def asked(capfd: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
