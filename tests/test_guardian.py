@@ -64,7 +64,7 @@ def test_a_child_that_outlives_what_was_started_is_ended(monkeypatch: pytest.Mon
         assert seen.wait(60)
         shell.kill()
         shell.wait()
-    assert not began(child)
+    assert wait_until(lambda: not began(child), seconds=10)
 
 
 def test_the_guardian_ends_with_what_it_guards(owner: subprocess.Popen[str]) -> None:
