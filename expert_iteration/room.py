@@ -24,7 +24,7 @@ class Room:
             at_once: those that it works on at a time.
         """
         self._unfinished = unfinished
-        self._enough = at_once + at_once // SPARE
+        self._enough = enough(at_once)
         self._orders = 0
         self._coming = 0
         self._turn = Lock()
@@ -63,3 +63,8 @@ class Room:
         with self._turn:
             self._orders += orders
             self._coming += coming
+
+
+def enough(at_once: int) -> int:
+    """Answers that an engine is to have, under way or before it, which works on `at_once` at a time."""
+    return at_once + at_once // SPARE

@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tests.runs import ROOT, wait_until
+from tests.wires import Wires
 
 OPTIONS = ("--min-worker-port=0", "--max-worker-port=0", "--object-store-memory=150000000")
 """As many nodes share this machine."""
@@ -27,20 +28,21 @@ def may_hide_folders() -> bool:
 class Cluster:
     """Nodes started by scripts/ray/start_node.sh, as on Slurm."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, network: Wires | None = None) -> None:
+        """`network`: each node is in a namespace of it; none: all share that of this machine."""
         self._folder = folder
+        self._network = network
         token = folder / "token"
         token.touch(mode=0o600)
         token.write_text(secrets.token_hex(32))
-        with socket.create_server(("127.0.0.2", 0)) as server:
-            self.address = f"127.0.0.2:{server.getsockname()[1]}"
+        self.address = f"{network.NETWORK}.2:6379" if network else f"127.0.0.2:{_free_port()}"
         self.environment = {"RAY_AUTH_TOKEN_PATH": str(token)}
         self._nodes: dict[str, subprocess.Popen[bytes]] = {}
 
     def add(self, cpus: int, gpus: int = 0, hidden: Path | None = None) -> str:
         """Start a node and return its address; on that node, the folder `hidden` is another one."""
         number = len(self._nodes) + 2
-        address = f"127.0.0.{number}"
+        address = self._network.plug(number) if self._network else f"127.0.0.{number}"
         role = "head" if number == 2 else "join"
         room = f"--num-cpus={cpus}", f"--num-gpus={gpus}"
         command = ["bash", "scripts/ray/start_node.sh", role, self.address, *room, *OPTIONS]
@@ -48,6 +50,7 @@ class Cluster:
             command.append(f"--node-ip-address={address}")
         if hidden is not None:
             command = ["unshare", "-m", "bash", "-c", HIDE, "-", str(hidden), *command]
+        command = [*self.at(address), *command]
         with self.log(address).open("wb") as log:
             self._nodes[address] = subprocess.Popen(
                 command,
@@ -58,6 +61,10 @@ class Cluster:
                 start_new_session=True,
             )
         return address
+
+    def at(self, address: str) -> list[str]:
+        """What to put before a command so that it runs on that node."""
+        return self._network.at(address) if self._network else []
 
     def log(self, address: str) -> Path:
         return self._folder / f"{address}.log"
@@ -110,10 +117,15 @@ class Cluster:
             self._nodes[address].wait()
 
 
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.2", 0)) as server:
+        return int(server.getsockname()[1])
+
+
 @contextmanager
-def cluster(folder: Path) -> Iterator[Cluster]:
+def cluster(folder: Path, network: Wires | None = None) -> Iterator[Cluster]:
     folder.mkdir()
-    found = Cluster(folder)
+    found = Cluster(folder, network)
     try:
         yield found
     finally:

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,6 +65,7 @@ def train(
     interfere: Callable[[subprocess.Popen[str]], None] | None = None,
     env: dict[str, str] | None = None,
     largest_file: int = resource.RLIM_INFINITY,
+    prefix: Sequence[str] = (),
 ) -> Finished:
     """Run to the end.
 
@@ -72,10 +73,11 @@ def train(
         interfere: may send signals meanwhile.
         env: adds to the environment.
         largest_file: bytes after which a file takes no more, as on a disk that is full.
+        prefix: stands before the command.
     """
     mark, shared_memory = uuid.uuid4().hex, _shared_memory()
     process = subprocess.Popen(
-        [sys.executable, str(ROOT / "scripts" / "train.py"), *overrides, f"hydra.run.dir={folder}"],
+        [*prefix, sys.executable, str(ROOT / "scripts" / "train.py"), *overrides, f"hydra.run.dir={folder}"],
         cwd=ROOT,
         env=os.environ | {"EI_TEST_MARK": mark, "OMP_NUM_THREADS": "1"} | (env or {}),
         preexec_fn=lambda: _prepare(largest_file),

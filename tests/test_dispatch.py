@@ -11,7 +11,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from expert_iteration.actors.dispatch import Dispatch, dispatch_of
 from expert_iteration.actors.workers import CONCURRENT_CALLS
 from expert_iteration.config import (
     AlgorithmConfig,
@@ -21,6 +20,7 @@ from expert_iteration.config import (
     RunConfig,
     SelectionConfig,
 )
+from expert_iteration.dispatch import Dispatch, dispatch_of
 from expert_iteration.room import MOST_ORDERS, Room
 from expert_iteration.scheduler import Backlog, Laws, Progress, Scheduler
 
@@ -65,9 +65,18 @@ def test_groups_are_cut_into_portions_in_order():
 
 def test_an_evaluation_is_cut_by_answers_too():
     shared = dispatch_of(run_config(replicas=2, max_num_seqs=64, rollouts_per_prompt=4), None)
-    assert [len(portion) for portion in shared.questions(range(20))] == [8, 8, 4]
-    assert [len(portion) for portion in shared.portions(range(5))] == [2, 2, 1]
+    assert {len(portion) for portion in shared.questions(range(400))} == {8}
+    assert {len(portion) for portion in shared.portions(range(400))} == {2}
     assert len(dispatch_of(run_config(replicas=1), None).questions(range(5_000))) == 1
+    assert shared.questions([]) == dispatch_of(run_config(replicas=1), None).questions([]) == []
+
+
+@pytest.mark.parametrize("replicas", [2, 7, 60, 500])
+def test_there_are_portions_for_every_engine(replicas):
+    """However many there are, and however few groups: 512 of them here."""
+    dispatch = dispatch_of(run_config(replicas), None)
+    for portions in (dispatch.portions(range(512)), dispatch.questions(range(512))):
+        assert len(portions) >= min(512, 4 * replicas)
 
 
 def test_of_the_collectors_with_room_the_one_with_the_fewest_groups_is_chosen():

@@ -15,7 +15,7 @@ LAYERS = [
     "grading books output laws placement",
     "data",
     "checks prompts votes tokenizer model_files losses advantages schedules",
-    "ledger batching selection weights sharding request vllm_start",
+    "ledger batching selection weights sharding request vllm_start dispatch",
     "transports standstill segment_trees frontier values health selector model guard moments checkpoint",
     "gradients lora",
     "gathered reporting weight_receiver",

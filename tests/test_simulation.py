@@ -97,7 +97,7 @@ def test_an_asynchronous_run_hides_sampling_behind_learning() -> None:
 
 def test_engines_share_the_sampling_and_ranks_the_learning() -> None:
     one, more = outcome(), outcome("placement.infer.replicas=4", "placement.train.devices=4")
-    assert more.phases["sample"] == pytest.approx(one.phases["sample"] / 4)
+    assert more.phases["sample"] == pytest.approx(one.phases["sample"] / 4, rel=0.1)
     assert more.phases["learn"] == pytest.approx(3 * 8 * (0.05 + 4 * 20 * 0.0001))
 
 

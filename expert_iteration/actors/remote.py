@@ -5,10 +5,12 @@ from typing import TYPE_CHECKING, Any, cast
 
 import ray
 
+from expert_iteration.actors.parcels import packed, packed_groups, unpacked
 from expert_iteration.types import Interruption
 
 if TYPE_CHECKING:
     from tensordict import TensorDictBase
+    from torch import Tensor
 
     from expert_iteration.collector import ScoredGroup
     from expert_iteration.engine import Request, Rollouts
@@ -22,11 +24,11 @@ class RemoteArchive:
         self._actor, self._limit = actor, limit
 
     def add(self, groups: "Sequence[ScoredGroup]", wasted: "Sequence[Group]" = ()) -> None:
-        _ask({"buffer": self._actor}, "add", groups, wasted, limit=self._limit)
+        _ask({"buffer": self._actor}, "add", packed_groups(groups), wasted, limit=self._limit)
 
     def draw(self, step: int, rank: int, world_size: int) -> "Sequence[TensorDictBase]":
         [rows] = _ask({"buffer": self._actor}, "draw", step, rank, world_size, limit=self._limit)
-        return cast("Sequence[TensorDictBase]", rows)
+        return unpacked(rows)
 
 
 class RemoteReference:
@@ -35,11 +37,14 @@ class RemoteReference:
     def __init__(self, actors: list[Any], limit: float) -> None:
         self._actors, self._limit, self._turn = actors, limit, 0
 
-    def log_probs(self, rows: "Sequence[TensorDictBase]") -> list[Any]:
+    def log_probs(self, rows: "Sequence[TensorDictBase]") -> "list[Tensor]":
+        from torch import tensor
+
         self._turn += 1
         rank = self._turn % len(self._actors)
-        [scores] = _ask({f"reference {rank}": self._actors[rank]}, "log_probs", rows, limit=self._limit)
-        return cast(list[Any], scores)
+        scorer = {f"reference {rank}": self._actors[rank]}
+        [scores] = _ask(scorer, "log_probs", packed(rows), limit=self._limit)
+        return [tensor(row) for row in scores]
 
 
 class RemoteEngines:

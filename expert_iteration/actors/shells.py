@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import ray
 
+from expert_iteration.actors.parcels import PackedRow, packed, unpacked, unpacked_groups
 from expert_iteration.actors.remote import RemoteArchive, RemoteEngines, RemoteReference
 from expert_iteration.actors.silence import write_stacks_when_told
 from expert_iteration.choices import Device
@@ -33,9 +34,9 @@ from expert_iteration.tokenizer import load_tokenizer, resolve_model
 from expert_iteration.types import Group, Interruption, Metrics, Pace, Prompt, Snapshot, Tally, Ticket
 
 if TYPE_CHECKING:
-    from tensordict import TensorDictBase
+    from numpy import ndarray
 
-    from expert_iteration.collector import Collector, ScoredGroup
+    from expert_iteration.collector import Collector
     from expert_iteration.engine import Engine, Request, Rollouts
     from expert_iteration.reference import ReferenceModel
 
@@ -89,11 +90,11 @@ class ArchiveActor(Shell):
         _use_threads(1)
         self._archive = Archive(self._config, self._run_dir)
 
-    def add(self, groups: "Sequence[ScoredGroup]", wasted: Sequence[Group]) -> None:
-        self._archive.add(groups, wasted)
+    def add(self, groups: "Sequence[tuple[Group, list[PackedRow]]]", wasted: Sequence[Group]) -> None:
+        self._archive.add(unpacked_groups(groups), wasted)
 
-    def draw(self, step: int, rank: int, world_size: int) -> "Sequence[TensorDictBase]":
-        return self._archive.draw(step, rank, world_size)
+    def draw(self, step: int, rank: int, world_size: int) -> list[PackedRow]:
+        return packed(self._archive.draw(step, rank, world_size))
 
     def set_version(self, version: int) -> None:
         self._archive.set_version(version)
@@ -136,10 +137,10 @@ class ReferenceActor(Shell):
     def rest(self) -> None:
         self._started(self._reference).rest()
 
-    def log_probs(self, rows: "list[TensorDictBase]") -> list[Any]:
+    def log_probs(self, rows: "list[PackedRow]") -> "list[ndarray[Any, Any]]":
         reach("reference.score")
         with self._timeline.span("score"):
-            return self._started(self._reference).log_probs(rows)
+            return [scores.numpy() for scores in self._started(self._reference).log_probs(unpacked(rows))]
 
 
 class CollectorActor(Shell):

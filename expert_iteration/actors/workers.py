@@ -10,13 +10,13 @@ from typing import Any, cast
 import ray
 
 from expert_iteration.actors.crew import Crew, Lost, Part
-from expert_iteration.actors.dispatch import dispatch_of
 from expert_iteration.actors.ground import Ground
 from expert_iteration.actors.instance import start_ray
 from expert_iteration.actors.shells import ArchiveActor, CollectorActor, ReferenceActor, TrainerActor
 from expert_iteration.algorithms import needs_reference
 from expert_iteration.choices import Sharding
 from expert_iteration.config import RunConfig
+from expert_iteration.dispatch import dispatch_of
 from expert_iteration.evaluation import Judged
 from expert_iteration.ledger import Ledger
 from expert_iteration.model_files import pinned

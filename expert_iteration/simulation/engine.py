@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from expert_iteration.room import enough
 from expert_iteration.simulation.rates import Rates
 
 
@@ -43,12 +44,20 @@ class SimulatedEngine:
         """(decode step with which an answer ends, a number that is its own, its prompt), soonest first."""
         self._numbers = 0
         self._ordered = asyncio.Event()
+        self._eased = asyncio.Event()
+        """Answers have ended since somebody looked."""
 
     def submit(self, orders: Sequence[Ordered]) -> None:
         for order in orders:
             order.left = len(order.lengths)
             self._waiting.extend((order, length) for length in order.lengths)
         self._ordered.set()
+
+    async def await_room(self) -> None:
+        """Wait until it is about to run out of work, as room.py says."""
+        while len(self._running) + len(self._waiting) >= enough(self._rates.room):
+            self._eased.clear()
+            await self._eased.wait()
 
     async def run(self) -> None:
         """Step as long as there is anything to do; for ever, if nobody cancels it."""
@@ -62,6 +71,7 @@ class SimulatedEngine:
                 await asyncio.sleep(seconds)
             self._clock += steps
             self._end()
+            self._eased.set()
             if not self._running and not self._waiting:
                 self._ordered.clear()
 

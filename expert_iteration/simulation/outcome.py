@@ -55,6 +55,7 @@ async def _run(config: RunConfig, rates: Rates, workload: Workload) -> Outcome:
     await Scheduler(laws, stages, progress, range(laws.groups)).run()
     for engine in engines:
         engine.cancel()
+    stages.close()
     return _outcome(config, rates, workload, stages)
 
 

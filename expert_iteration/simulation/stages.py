@@ -5,10 +5,10 @@ import random
 from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
-from itertools import cycle
 
 from expert_iteration.algorithms import Source, algorithm_of, needs_reference
 from expert_iteration.config import RunConfig, members_of
+from expert_iteration.dispatch import dispatch_of
 from expert_iteration.planning.rehearsal import CountingStages, is_due
 from expert_iteration.rounds import rounds_of
 from expert_iteration.scheduler import Backlog, Progress
@@ -44,12 +44,12 @@ class SimulatedStages:
         self._sampled = algorithm_of(config).source is Source.POLICY
         self._trainer = asyncio.Lock()
         stride = max(1, round(workload.of(0).lengths.mean / TICKS))
-        interrupted = config.mode.publish_every is not None
+        interrupted = config.mode.publish_every is not None or place.infer.replicas > 1
         self.engines = [
             SimulatedEngine(rates, stride, self._trainer if place.shared else asyncio.Lock(), interrupted)
             for _ in range(place.infer.replicas)
         ]
-        self._prompts_ahead = [0] * len(self.engines)
+        self._dispatch = dispatch_of(config, lambda index: self.engines[index].await_room())
         self.references = [
             self._trainer if place.shared else asyncio.Lock()
             for _ in range(place.reference.devices if needs_reference(config) else 0)
@@ -62,15 +62,21 @@ class SimulatedStages:
         return int((place + 1) * mean + 1e-9) - int(place * mean + 1e-9)
 
     async def collect(self, group_ids: Sequence[int]) -> None:
-        """The order goes to the engine with the fewest prompts before it."""
+        """Portions of the order go to the engines that have room."""
         if self._sampled:
-            index = self._prompts_ahead.index(min(self._prompts_ahead))
-            self._prompts_ahead[index] += len(group_ids)
-            await self._sample(index, group_ids)
-            self._prompts_ahead[index] -= len(group_ids)
+            async with asyncio.TaskGroup() as portions:
+                for portion in self._dispatch.portions(group_ids):
+                    portions.create_task(self._serve(portion))
         else:
             await self._counting.collect(group_ids)
         await asyncio.sleep(self._rates.order)
+
+    def close(self) -> None:
+        self._dispatch.close()
+
+    async def _serve(self, group_ids: Sequence[int]) -> None:
+        async with self._dispatch.placed(len(group_ids)) as index:
+            await self._sample(index, group_ids)
 
     async def _sample(self, index: int, group_ids: Sequence[int]) -> None:
         """Groups reach the buffer bundle by bundle, as they are finished and judged."""
@@ -157,15 +163,17 @@ class SimulatedStages:
         limit = self._config.eval.limit
         questions = (QUESTIONS if limit is None else limit) * len(members_of(self._config.task))
         lengths = self._workload.of(iteration).lengths.draw(questions, self._lot)
-        done: asyncio.Queue[Ordered] = asyncio.Queue()
-        shares: list[list[Ordered]] = [[] for _ in self.engines]
-        for share, length in zip(cycle(shares), lengths, strict=False):
-            share.append(Ordered([length], done))
-        for engine, share in zip(self.engines, shares, strict=True):
-            engine.submit(share)
-        for _ in lengths:
-            await done.get()
+        async with asyncio.TaskGroup() as portions:
+            for portion in self._dispatch.questions(lengths):
+                portions.create_task(self._examine(portion))
         await asyncio.sleep(self._rates.order)
+
+    async def _examine(self, lengths: Sequence[int]) -> None:
+        async with self._dispatch.placed(len(lengths), is_evaluation=True) as index:
+            done: asyncio.Queue[Ordered] = asyncio.Queue()
+            self.engines[index].submit([Ordered([length], done) for length in lengths])
+            for _ in lengths:
+                await done.get()
 
     @property
     def _now(self) -> float:

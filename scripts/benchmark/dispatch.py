@@ -24,8 +24,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from math import ceil, exp
 
-from expert_iteration.actors.dispatch import dispatch_of
 from expert_iteration.config import AlgorithmConfig, InferPlacement, PlacementConfig, RunConfig
+from expert_iteration.dispatch import dispatch_of
 from expert_iteration.room import LOOK_EVERY, Room
 
 CASES = ("even", "sorted", "slow engine")

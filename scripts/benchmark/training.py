@@ -23,8 +23,16 @@ from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel
 from transformers.utils.logging import disable_progress_bar
 
-from expert_iteration.batching import RESPONSE, SAMPLED, TOKENS, MicroBatch, micro_batches
-from expert_iteration.config import ModelConfig, OptimizerConfig, RunConfig
+from expert_iteration.batching import (
+    ADVANTAGE,
+    POLICY_VERSION,
+    RESPONSE,
+    SAMPLED,
+    TOKENS,
+    MicroBatch,
+    micro_batches,
+)
+from expert_iteration.config import AlgorithmConfig, ModelConfig, OptimizerConfig, RunConfig
 from expert_iteration.demo import MODEL_FOLDER
 from expert_iteration.learner import Learner
 from expert_iteration.model import load_model
@@ -58,7 +66,8 @@ def random_rows(arguments: argparse.Namespace, vocabulary: int, seed: int) -> li
     for length in torch.randint(*bounds, (arguments.rows,), generator=generator).tolist():
         mask = torch.arange(length) >= max(1, int(length * arguments.prompt_share))
         tokens = torch.randint(vocabulary, (length,), generator=generator)
-        rows.append(TensorDict({TOKENS: tokens, RESPONSE: mask, SAMPLED: torch.zeros(length)}))
+        earned = {ADVANTAGE: torch.tensor(1.0), POLICY_VERSION: torch.tensor(0)}
+        rows.append(TensorDict({TOKENS: tokens, RESPONSE: mask, SAMPLED: torch.zeros(length), **earned}))
     return rows
 
 
@@ -122,7 +131,12 @@ def run_config(arguments: argparse.Namespace) -> RunConfig:
         gradient_checkpointing=arguments.gradient_checkpointing,
     )
     optimizer = OptimizerConfig(learning_rate=1e-5)
-    return RunConfig(micro_batch_tokens=arguments.micro_batch_tokens, model=model, optimizer=optimizer)
+    return RunConfig(
+        micro_batch_tokens=arguments.micro_batch_tokens,
+        model=model,
+        optimizer=optimizer,
+        algorithm=AlgorithmConfig(name="expert_iteration"),
+    )
 
 
 def main() -> None:

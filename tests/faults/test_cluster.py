@@ -13,6 +13,7 @@ import pytest
 from expert_iteration.checkpoint import existing
 from tests.clusters import Cluster, cluster, may_hide_folders
 from tests.runs import ROOT, SMALL, Finished, train, wait_until
+from tests.wires import may_wire, wires
 
 pytestmark = [pytest.mark.long, pytest.mark.real]
 
@@ -23,6 +24,31 @@ PLACED = r"INFO expert_iteration.actors.ground: (\w+ ?\d?) is on (\d+(?:\.\d+)+)
 def train_on(nodes: Cluster, folder: Path, *overrides: str, **options: object) -> Finished:
     assert wait_until(nodes.up, seconds=300)
     return train(folder, f"ray.address={nodes.address}", *overrides, env=nodes.environment, **options)
+
+
+@pytest.mark.skipif(not may_wire(), reason="no namespaces can be made here")
+@pytest.mark.parametrize("loss", ["killed", "cut off"])
+def test_a_node_with_a_network_of_its_own_is_lost(tmp_path: Path, loss: str) -> None:
+    """Everything goes from node to node by their addresses. A node that is cut off gives no sign of it."""
+    with wires() as network, cluster(tmp_path / "cluster", network) as nodes:
+        home, lost = nodes.add(cpus=2), nodes.add(cpus=1)
+        folder = tmp_path / "run"
+
+        def lose_the_node() -> None:
+            nodes.kill(lost) if loss == "killed" else network.cut(lost)
+            nodes.add(cpus=1)
+
+        run = train_on(
+            nodes,
+            folder,
+            *TWO_COLLECTORS,
+            "iterations=8",
+            interfere=once_it_has_saved(folder, lose_the_node),
+            prefix=nodes.at(home),
+        )
+        assert run.code == 0, run.output[-3000:]
+        assert [place for part, place in places(run) if part == "collector 1"] == [lost, "10.77.0.4"]
+        assert_every_answer_once(run, iterations=8)
 
 
 def places(run: Finished) -> list[tuple[str, str]]:

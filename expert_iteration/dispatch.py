@@ -15,7 +15,8 @@ Room: TypeAlias = Callable[[int], Awaitable[None]]
 """Returns when the engine of collector number i is about to run out of work."""
 
 PORTIONS = 8
-"""Portions that fill an engine. More of them level the end of an iteration better, and cost more calls."""
+"""Portions that fill an engine, or that there are for each. More of them level the end of an iteration, and
+cost more calls."""
 
 
 class Dispatch:
@@ -25,15 +26,15 @@ class Dispatch:
     not back, as each of them waits for its longest answer.
     """
 
-    def __init__(self, collectors: int, portion: int, room: Room, questions: int | None = None) -> None:
+    def __init__(self, collectors: int, portion: int, room: Room, at_once: int = 1) -> None:
         """
         Args:
             portion: groups of one.
             room: a single collector gets whatever there is, and is not asked.
-            questions: of a portion of an evaluation; None: all of them.
+            at_once: answers that an engine works on at a time.
         """
         self._portion = portion
-        self._questions = questions
+        self._at_once = at_once
         self._room = room
         self._held = [0] * collectors
         """Groups at each collector."""
@@ -45,7 +46,10 @@ class Dispatch:
 
     def questions(self, prompts: Sequence[T]) -> list[Sequence[T]]:
         """The portions of an evaluation, of which each question takes one answer."""
-        return _cut(prompts, self._questions or max(1, len(prompts)))
+        collectors = len(self._held)
+        return _cut(
+            prompts, len(prompts) if collectors == 1 else _share(self._at_once, len(prompts) / collectors)
+        )
 
     @asynccontextmanager
     async def placed(self, groups: int, is_evaluation: bool = False) -> AsyncIterator[int]:
@@ -91,9 +95,14 @@ def dispatch_of(config: RunConfig, room: Room) -> Dispatch:
     if infer.replicas == 1:
         return Dispatch(1, order, room)
     answers = config.rollouts_per_prompt if algorithm_of(config).source is Source.POLICY else 1
-    share = ceil(infer.max_num_seqs / (answers * PORTIONS))
-    return Dispatch(infer.replicas, min(order, share), room, ceil(infer.max_num_seqs / PORTIONS))
+    share = _share(infer.max_num_seqs / answers, config.prompts_per_iteration / infer.replicas)
+    return Dispatch(infer.replicas, min(order, share), room, infer.max_num_seqs)
+
+
+def _share(at_once: float, each: float) -> int:
+    """Size of a portion where an engine works on `at_once`, and `each` is what there is for every engine."""
+    return ceil(min(at_once, each) / PORTIONS)
 
 
 def _cut(items: Sequence[T], size: int) -> list[Sequence[T]]:
-    return [items[first : first + size] for first in range(0, len(items), size)]
+    return [items[first : first + size] for first in range(0, len(items), max(1, size))]
