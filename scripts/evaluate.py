@@ -6,10 +6,13 @@ evaluation.json in the end. ``resume=FOLDER`` goes on with one that was stopped.
 
 Every answer has a seed of its own: its company in the batch decides rounding alone, and that only where
 vLLM's kernels depend on the size of the batch, as in bfloat16 for large models;
-`model.engine_dtype=float32` makes it small.
+`model.engine_dtype=float32` makes it small. ``--against FOLDER`` is short for ``eval.against=FOLDER``: the
+differences from another evaluation of the same questions.
 """
 
+import argparse
 import sys
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
@@ -20,6 +23,7 @@ from expert_iteration.config import RunConfig
 from expert_iteration.launch import command
 from expert_iteration.reporting.progress import Progress
 from expert_iteration.sessions import provenance_of, sole_owner, termination_as_exit
+from expert_iteration.sweeps.retries import quoted
 
 if TYPE_CHECKING:
     from expert_iteration.examination.whole import Examination
@@ -28,7 +32,16 @@ EXIT_INTERRUPTED = 130
 
 
 def main() -> None:
+    sys.argv[1:] = with_keys(sys.argv[1:])
     command(run)
+
+
+def with_keys(arguments: Sequence[str]) -> list[str]:
+    """`--against FOLDER` as the override that it stands for."""
+    options = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    options.add_argument("--against", type=Path, metavar="FOLDER")
+    found, others = options.parse_known_args(arguments)
+    return others if found.against is None else [*others, f"eval.against={quoted(found.against)}"]
 
 
 def run(config: RunConfig, run_dir: Path) -> None:

@@ -7,9 +7,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from expert_iteration.examination.predictions import FILE
 from expert_iteration.reporting.jsonl import read_rows
+from scripts.evaluate import with_keys
 from tests.runs import ROOT
 
 SCRIPT = ROOT / "scripts" / "evaluate.py"
@@ -27,6 +29,15 @@ def test_what_cannot_work_is_one_line_and_exit_code_2(tmp_path: Path) -> None:
     assert ended.stderr.startswith("error: eval.ks (8) exceeds eval.samples (4)")
     assert ended.stderr.count("\n") == 1
     assert not (tmp_path / "run" / FILE).exists()
+
+
+@pytest.mark.parametrize("name", ["base", "it's = a, name"])
+def test_another_evaluation_is_named_by_an_option_too(name: str) -> None:
+    for words in (["--against", name], [f"--against={name}"]):
+        [first, last] = with_keys(["eval.samples=4", *words])
+        assert first == "eval.samples=4"
+        parsed = OverridesParser.create().parse_override(last)
+        assert (parsed.key_or_group, parsed.value()) == ("eval.against", name)
 
 
 @pytest.mark.long
