@@ -6,8 +6,13 @@ config/algorithm, so that a sweep can change them one by one.
 
 from dataclasses import dataclass
 from enum import Enum
+from math import ceil
 
+from expert_iteration.choices import Prefer, PromptStrategy, Strategy
 from expert_iteration.config import ConfigError, RunConfig
+
+TURNS = 4
+"""In which the frontier has all answers to a prompt sampled, at most."""
 
 
 class Source(Enum):
@@ -145,6 +150,27 @@ def objective_of(config: RunConfig) -> Objective:
             f"algorithm.name={config.algorithm.name} offers."
         )
     return objectives[variant]
+
+
+def may_stop_early(config: RunConfig) -> bool:
+    """Whether `top_k` right answers to a prompt are all that can be kept, whatever others there would be."""
+    chosen, reward = config.selection, config.reward
+    return (
+        algorithm_of(config).keep is Keep.SUCCESSFUL
+        and algorithm_of(config).source is Source.POLICY
+        and chosen.top_k is not None
+        and (chosen.strategy, chosen.prefer, chosen.min_reward) == (Strategy.top_k, Prefer.first, None)
+        and reward.format == reward.brevity == reward.variety == 0
+    )
+
+
+def answers_at_once(config: RunConfig) -> int:
+    """Answers to a prompt that are sampled before it is looked at whether they are enough."""
+    if config.sampling.at_once is not None:
+        return config.sampling.at_once
+    if config.prompts.strategy is PromptStrategy.frontier and may_stop_early(config):
+        return ceil(config.rollouts_per_prompt / TURNS)
+    return config.rollouts_per_prompt
 
 
 def needs_reference(config: RunConfig) -> bool:

@@ -64,8 +64,9 @@ def rates(book: Tally, seconds: float) -> Metrics:
     NaN when none was. `entropy` is that of a response token, in nats, estimated without bias by the mean of
     -log pi_old over all that was sampled (at temperature 1). `distinct` is the share of different traces,
     `solved` the share of prompts with a correct answer (pass@R), and `headroom` pass@R less pass@1: what
-    exploration still finds beyond the average answer. `selection/<fate>` are counts, `rollout/length` tokens
-    of a response.
+    exploration still finds beyond the average answer. With sampling.at_once, prompts that are hard get more
+    answers than the others, so that `success` and `format` lie below those of the policy.
+    `selection/<fate>` are counts, `rollout/length` tokens of a response.
     """
     rollouts, visits = max(1, book["rollouts"]), book["groups"] + book["refilled"]
     fates = {f"selection/{key}": float(value) for key, value in book.items() if key not in COUNTS}

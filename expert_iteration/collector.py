@@ -7,7 +7,7 @@ from tensordict import TensorDict
 from torch import Tensor
 
 from expert_iteration.advantages import advantages
-from expert_iteration.algorithms import Keep, Source, algorithm_of, objective_of
+from expert_iteration.algorithms import Keep, Source, algorithm_of, answers_at_once, objective_of
 from expert_iteration.batching import REFERENCE, group_rows
 from expert_iteration.config import RunConfig
 from expert_iteration.engine import Engine
@@ -15,7 +15,7 @@ from expert_iteration.faults import reach
 from expert_iteration.grading import Grader, Response, shaped
 from expert_iteration.room import Room
 from expert_iteration.sampling import Answered, Answers, Ask, demonstration, request
-from expert_iteration.second_chances import SecondChances, rationalised
+from expert_iteration.second_chances import SecondChances, joined, rationalised
 from expert_iteration.timeline import Timeline
 from expert_iteration.traces import fingerprint
 from expert_iteration.types import Group, Prompt, Rollout, Ticket, Verdict
@@ -71,7 +71,7 @@ class Collector:
         if self._algorithm.source is Source.DATASET:
             self._sink.add(self._score(self._judge(self._demonstrations(tickets))))
             return
-        with self._room.taken(len(tickets) * self._config.rollouts_per_prompt) as arrived:
+        with self._room.taken(len(tickets) * answers_at_once(self._config)) as arrived:
             reach("collector.generate")
             answers = Answers(self._config, self._engine)
             answers.add([Ask(ticket) for ticket in tickets])
@@ -140,9 +140,10 @@ class Collector:
         return [self._group(ask, rollouts, [next(verdicts) for _ in rollouts]) for ask, rollouts in answered]
 
     def _group(self, ask: Ask, rollouts: Sequence[Rollout], verdicts: Sequence[Verdict]) -> Group:
-        if ask.unsolved is not None:
-            forbidden = self._config.rationalisation.forbidden
-            rollouts, verdicts = rationalised(ask.unsolved, rollouts, verdicts, forbidden)
+        if ask.hinted:
+            rollouts, verdicts = rationalised(rollouts, verdicts, self._config.rationalisation.forbidden)
+        if ask.before is not None:
+            rollouts, verdicts = joined(ask.before, rollouts, verdicts)
         reward, max_tokens = self._config.reward, self._config.sampling.max_tokens
         rewards = [
             shaped(reward, verdict, rollout.token_ids, max_tokens)

@@ -182,6 +182,9 @@ class SamplingConfig:
     temperature: float = 1.0
     min_tokens: int = 4
     max_tokens: int = MISSING
+    at_once: int | None = None
+    """Answers to a prompt that are sampled at a time; no more are once `selection.top_k` of them are right.
+    null: all of them, but a quarter with prompts.strategy=frontier where that is possible."""
     refill: int = 0
     """Other prompts tried at most when all answers to one are right or all are wrong, by methods that
     compare the answers to a prompt with each other."""

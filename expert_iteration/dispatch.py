@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from math import ceil
 from typing import TypeAlias, TypeVar
 
-from expert_iteration.algorithms import Source, algorithm_of
+from expert_iteration.algorithms import Source, algorithm_of, answers_at_once
 from expert_iteration.config import RunConfig
 from expert_iteration.laws import laws_of
 
@@ -94,7 +94,7 @@ def dispatch_of(config: RunConfig, room: Room) -> Dispatch:
     infer, order = config.placement.infer, laws_of(config).request_size
     if infer.replicas == 1:
         return Dispatch(1, order, room)
-    answers = config.rollouts_per_prompt if algorithm_of(config).source is Source.POLICY else 1
+    answers = answers_at_once(config) if algorithm_of(config).source is Source.POLICY else 1
     share = _share(infer.max_num_seqs / answers, config.prompts_per_iteration / infer.replicas)
     return Dispatch(infer.replicas, min(order, share), room, infer.max_num_seqs)
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from typing import TYPE_CHECKING, TypeAlias
 
+from expert_iteration.algorithms import answers_at_once
 from expert_iteration.config import RunConfig
 from expert_iteration.engine import Engine, Request
 from expert_iteration.types import Finish, Group, Prompt, Rollout, Ticket
@@ -19,11 +20,12 @@ GATHER = 0.1
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """One order to the engine: the answers to a prompt, or second answers to it with a hint."""
+    """One order to the engine: answers to a prompt, further ones, or second answers to it with a hint."""
 
     ticket: Ticket
-    unsolved: Group | None = None
-    """The answers without the hint, none of which is correct."""
+    before: Group | None = None
+    """The answers that it has."""
+    hinted: bool = False
 
 
 Answered: TypeAlias = tuple[Ask, tuple[Rollout, ...]]
@@ -64,13 +66,15 @@ class Answers:
 
 def rollout_request(config: RunConfig, ask: Ask) -> Request:
     """The request for the training answers of `ask`."""
-    seed = visit_seed(config.seed, ask)
-    tokens = ask.ticket.prompt.token_ids
-    if ask.unsolved is not None:
-        assert ask.ticket.prompt.hinted_token_ids is not None, "prompts have no hint"
-        tokens = ask.ticket.prompt.hinted_token_ids
+    prompt, seed, answers = ask.ticket.prompt, visit_seed(config.seed, ask), config.rollouts_per_prompt
     temperature = ask.ticket.temperature or config.sampling.temperature
-    return request(config, ask.ticket.prompt, tokens, config.rollouts_per_prompt, temperature, seed)
+    if ask.hinted:
+        assert prompt.hinted_token_ids is not None, "prompts have no hint"
+        return request(config, prompt, prompt.hinted_token_ids, answers, temperature, seed)
+    # so that an answer is the same, in whatever portion it is sampled
+    first = len(ask.before.rollouts) if ask.before else 0
+    count = min(answers_at_once(config), answers - first)
+    return request(config, prompt, prompt.token_ids, count, temperature, seed + first)
 
 
 def request(
@@ -102,6 +106,6 @@ def demonstration(
 
 def visit_seed(seed: int, ask: Ask) -> int:
     """Seed of one order: a function of (run seed, iteration, prompt, hinted or not), in [0, 2^31)."""
-    hinted = "" if ask.unsolved is None else "/hinted"
+    hinted = "/hinted" if ask.hinted else ""
     text = f"{seed}/{ask.ticket.iteration}/{ask.ticket.prompt.id}{hinted}"
     return int.from_bytes(blake2b(text.encode(), digest_size=7).digest(), "big") % 2**31

@@ -1,5 +1,6 @@
-"""What becomes of groups that teach nothing: another prompt is tried, or the same one with a hint.
+"""What becomes of groups that do not teach enough: more answers, another prompt, or the same one with a hint.
 
+* Where answers are sampled a few at a time, a prompt that has too few right ones gets more.
 * Methods that compare the answers of a group learn nothing when all are right or all are wrong: up to
   `sampling.refill` other prompts take the place of such a one (dynamic sampling, DAPO, arXiv 2503.14476).
 * Rationalisation (STaR, arXiv 2203.14465) asks a prompt without a correct answer again, with the right
@@ -10,12 +11,16 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import TypeAlias
 
 from expert_iteration.algorithms import Keep, algorithm_of
+from expert_iteration.choices import Duplicates
 from expert_iteration.config import RunConfig
 from expert_iteration.sampling import Ask
+from expert_iteration.traces import fingerprint
 from expert_iteration.types import Group, Outcome, Rollout, Verdict
 
+Answers: TypeAlias = tuple[tuple[Rollout, ...], tuple[Verdict, ...]]
 LEAK = Verdict(Outcome.WRONG, "speaks of the hint")
 
 
@@ -42,11 +47,28 @@ class SecondChances:
                 sorted_.wasted.append(group)
                 other = replace(ticket, prompt=ticket.spares[0], spares=ticket.spares[1:])
                 sorted_.again.append(Ask(other))
+            elif self._lacks_answers(group):
+                sorted_.again.append(Ask(ticket, group))
             elif self._needs_hint(group):
-                sorted_.again.append(Ask(ticket, unsolved=group))
+                sorted_.again.append(Ask(ticket, group, hinted=True))
             else:
                 sorted_.finished.append(group)
         return sorted_
+
+    def _lacks_answers(self, group: Group) -> bool:
+        """Whether more may be sampled, and more right ones be kept."""
+        if len(group.rollouts) >= self._config.rollouts_per_prompt:
+            return False
+        assert self._config.selection.top_k is not None
+        return len(self._right(group)) < self._config.selection.top_k
+
+    def _right(self, group: Group) -> set[int]:
+        """The right answers of a group; of those that count as the same, one."""
+        same = self._config.selection.duplicates
+        found = {i: verdict for i, verdict in enumerate(group.verdicts) if verdict.success}
+        if same is Duplicates.keep:
+            return set(found)
+        return {fingerprint(group.rollouts[i].text, same) for i in found}
 
     def _needs_hint(self, group: Group) -> bool:
         config = self._config
@@ -73,14 +95,9 @@ def hinted_positions(seed: int, iteration: int, prompts: int, count: int) -> fro
 
 
 def rationalised(
-    unsolved: Group, rollouts: Sequence[Rollout], verdicts: Sequence[Verdict], forbidden: Sequence[str]
-) -> tuple[tuple[Rollout, ...], tuple[Verdict, ...]]:
-    """The answers of `unsolved`, followed by those found with the hint.
-
-    A hinted answer that holds one of the `forbidden` texts, in any case, speaks of the hint and is wrong.
-    """
-    first = len(unsolved.rollouts)
-    hinted = tuple(replace(rollout, index=first + i, rationalised=True) for i, rollout in enumerate(rollouts))
+    rollouts: Sequence[Rollout], verdicts: Sequence[Verdict], forbidden: Sequence[str]
+) -> Answers:
+    """Answers found with the hint: those that hold one of the `forbidden` texts, in any case, are wrong."""
     marks = [mark.casefold() for mark in forbidden]
     judged = tuple(
         replace(LEAK, format_reward=verdict.format_reward)
@@ -88,4 +105,11 @@ def rationalised(
         else verdict
         for rollout, verdict in zip(rollouts, verdicts, strict=True)
     )
-    return unsolved.rollouts + hinted, unsolved.verdicts + judged
+    return tuple(replace(rollout, rationalised=True) for rollout in rollouts), judged
+
+
+def joined(before: Group, rollouts: Sequence[Rollout], verdicts: Sequence[Verdict]) -> Answers:
+    """The answers of a group, followed by those that came later."""
+    first = len(before.rollouts)
+    later = (replace(rollout, index=first + i) for i, rollout in enumerate(rollouts))
+    return (*before.rollouts, *later), (*before.verdicts, *verdicts)

@@ -10,6 +10,7 @@ from typing import Any
 
 from expert_iteration import checkpoint
 from expert_iteration.adaptive import peak_rate
+from expert_iteration.algorithms import answers_at_once
 from expert_iteration.books import alarm, count_verdicts, rates
 from expert_iteration.checkpoint import Origin, Standing
 from expert_iteration.choices import OnCollapse, Start
@@ -61,7 +62,8 @@ class Run:
         self._health = Health()
         self._held_out = data.held_out.prompts
         rollouts = config.prompts_per_iteration * config.rollouts_per_prompt
-        self._collecting = Collecting(reporter, rollouts if self._synchronous else None)
+        is_known = self._synchronous and answers_at_once(config) == config.rollouts_per_prompt
+        self._collecting = Collecting(reporter, rollouts if is_known else None)
         self._learning: Phase | None = None
         self._peak_rate = config.optimizer.learning_rate
         self._accuracy: float | None = None

@@ -138,6 +138,10 @@ def test_a_selection_named_on_the_command_line_wins_over_the_algorithm():
     ("overrides", "words"),
     [
         (["selection.top_k=9"], ["selection.top_k (9)", "rollouts_per_prompt (4)"]),
+        (["sampling.at_once=5"], ["sampling.at_once (5)", "rollouts_per_prompt (4)"]),
+        (["sampling.at_once=1", "selection=random"], ["sampling.at_once (1)", "set it to null"]),
+        (["sampling.at_once=1", "algorithm=grpo"], ["sampling.at_once (1)", "set it to null"]),
+        (["sampling.at_once=0"], ["sampling.at_once (0)", "at least 1"]),
         (["batch_size=5000"], ["batch_size (5000)", "2048", "collect more"]),
         (["prompts_per_iteration=0"], ["prompts_per_iteration (0)", "at least 1"]),
         (["values.beta=inf"], ["values.beta (inf)", "a finite number"]),

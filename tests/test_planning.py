@@ -112,6 +112,20 @@ def test_the_expected_kept_are_the_mean_over_all_outcomes(top_k: int, rate: floa
     assert expected.solved == pytest.approx(1 - (1 - rate) ** 4)
 
 
+@pytest.mark.parametrize("at_once", [1, 2, 3, 4])
+@pytest.mark.parametrize("top_k", [1, 2])
+@pytest.mark.parametrize("rate", [0.0, 0.3, 1.0])
+def test_the_expected_answers_are_the_mean_over_all_outcomes(rate: float, top_k: int, at_once: int) -> None:
+    config = composed(f"selection.top_k={top_k}", "rollouts_per_prompt=4", f"sampling.at_once={at_once}")
+    mean = 0.0
+    for outcome in product((False, True), repeat=4):
+        asked = 0
+        while asked < 4 and sum(outcome[:asked]) < top_k:
+            asked = min(4, asked + at_once)
+        mean += asked * prod(rate if right else 1 - rate for right in outcome)
+    assert Groups(config).expect(Odds(rate)).sampled == pytest.approx(mean)
+
+
 @pytest.mark.parametrize("spread", [0.0, 0.01, 0.4, 0.99, 1.0])
 def test_right_answers_have_the_mean_and_the_variance_that_the_spread_says(spread: float) -> None:
     chances = right_answers(Odds(0.3, spread), 8)

@@ -1,19 +1,27 @@
 """Groups that teach nothing: another prompt takes their place, or the right answer helps as a hint."""
 
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from expert_iteration.algorithms import answers_at_once
 from expert_iteration.archive import Archive
+from expert_iteration.choices import Duplicates, Prefer, PromptStrategy
 from expert_iteration.collector import Collector
 from expert_iteration.config import (
     AlgorithmConfig,
     BufferConfig,
     ModelConfig,
+    PromptsConfig,
     RationalisationConfig,
+    RewardConfig,
     RunConfig,
     SamplingConfig,
     SelectionConfig,
@@ -85,6 +93,72 @@ def collected(config: RunConfig, folder: Path, tickets: list[Ticket], script: di
 
 def kept_prompts(archive: Archive) -> list[int]:
     return [int(row["prompt_id"]) for row in archive.draw(0, 0, 1)]
+
+
+# --- more answers ---
+
+PROMPTS, ANSWERS = 4, 4
+
+
+class PatientEngine(ScriptedEngine):
+    """Answers a prompt with as many texts as it is asked for, the next ones each time."""
+
+    def __init__(self, tokenizer, script):
+        super().__init__(tokenizer, self._next)
+        self._texts, self._asked = script, Counter[int]()
+        self._wanted = 0
+
+    def _answered(self, request):
+        self._wanted = request.n
+        return super()._answered(request)
+
+    def _next(self, prompt):
+        first = self._asked[prompt]
+        self._asked[prompt] += self._wanted
+        return self._texts(prompt)[first : first + self._wanted]
+
+
+def asked_in_turns(folder, at_once, texts, top_k=1, duplicates=Duplicates.text):
+    config = run_config(
+        "expert_iteration",
+        rollouts_per_prompt=ANSWERS,
+        sampling=SamplingConfig(max_tokens=40, at_once=at_once),
+        selection=SelectionConfig(top_k=top_k, duplicates=duplicates),
+    )
+    archive, tokenizer = Archive(config, folder), load_tokenizer(config.model)
+    engine = PatientEngine(tokenizer, texts.__getitem__)
+    collector = Collector(config, engine, tokenizer, archive, None)
+    collector.collect([Ticket(i, 1, prompt(i)) for i in range(len(texts))])
+    collector.close()
+    return archive.snapshot().totals, engine.requests
+
+
+def test_a_prompt_is_asked_no_more_once_enough_answers_are_right(tmp_path):
+    texts = [[RIGHT, WRONG, WRONG, WRONG], [WRONG, WRONG, RIGHT, WRONG], [WRONG] * 4]
+    totals, requests = asked_in_turns(tmp_path, 1, texts)
+    assert Counter(request.prompt[0] for request in requests) == {0: 1, 1: 3, 2: 4}
+    assert (totals["groups"], totals["rollouts"], totals["correct"], totals["kept"]) == (3, 8, 2, 2)
+    for number in range(3):
+        seeds = [request.seed for request in requests if request.prompt[0] == number]
+        assert seeds == list(range(seeds[0], seeds[0] + len(seeds))), "those of one request for all"
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    right=st.lists(st.lists(st.integers(0, 2), min_size=ANSWERS, max_size=ANSWERS), min_size=1, max_size=3),
+    at_once=st.integers(1, 3),
+    top_k=st.integers(1, 3),
+    duplicates=st.sampled_from(Duplicates),
+)
+def test_as_many_are_kept_as_if_all_were_sampled(right, at_once, top_k, duplicates):
+    """0 is a wrong answer, 1 and 2 are right ones that differ."""
+    said = {0: WRONG, 1: RIGHT, 2: " 2*1=2 </think> <answer> 2 </answer>"}
+    texts = [[said[one] for one in group] for group in right]
+    with TemporaryDirectory() as some, TemporaryDirectory() as every:
+        few, _ = asked_in_turns(Path(some), at_once, texts, top_k, duplicates)
+        all_, _ = asked_in_turns(Path(every), None, texts, top_k, duplicates)
+    assert few["kept"] == all_["kept"]
+    assert few["rollouts"] <= all_["rollouts"] == ANSWERS * len(texts)
 
 
 # --- another prompt ---
@@ -177,3 +251,29 @@ def test_no_more_than_its_share_of_an_iteration_is_asked_again(tmp_path, share):
 def test_the_lot_falls_anew_in_every_iteration():
     drawn = {hinted_positions(0, iteration, 100, 25) for iteration in range(20)}
     assert len(drawn) == 20 and {len(one) for one in drawn} == {25}
+
+
+@pytest.mark.parametrize(
+    ("answers", "changes", "at_once"),
+    [
+        (4, {}, 1),
+        (64, {}, 16),
+        (6, {}, 2),
+        (4, {"sampling": SamplingConfig(max_tokens=40, at_once=3)}, 3),
+        (4, {"prompts": PromptsConfig()}, 4),
+        (4, {"selection": SelectionConfig(top_k=None)}, 4),
+        (4, {"selection": SelectionConfig(top_k=1, prefer=Prefer.shortest)}, 4),
+        (4, {"reward": RewardConfig(brevity=0.1)}, 4),
+        (4, {"algorithm": AlgorithmConfig(name="grpo")}, 4),
+    ],
+)
+def test_the_frontier_asks_in_turns_where_the_first_right_answers_are_all_that_count(
+    answers, changes, at_once
+):
+    values = {
+        "rollouts_per_prompt": answers,
+        "sampling": SamplingConfig(max_tokens=40),
+        "selection": SelectionConfig(top_k=1),
+        "prompts": PromptsConfig(strategy=PromptStrategy.frontier),
+    }
+    assert answers_at_once(run_config("expert_iteration", **values | changes)) == at_once

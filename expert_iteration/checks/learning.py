@@ -1,6 +1,6 @@
 """Numbers of collecting and learning that cannot work together."""
 
-from expert_iteration.algorithms import Keep, algorithm_of, objective_of
+from expert_iteration.algorithms import Keep, algorithm_of, may_stop_early, objective_of
 from expert_iteration.choices import OnCollapse, Runtime, Start
 from expert_iteration.config import RunConfig
 
@@ -78,6 +78,21 @@ def most_kept(config: RunConfig) -> int:
     return config.prompts_per_iteration * min(per_prompt, config.rollouts_per_prompt)
 
 
+def _early_problems(config: RunConfig) -> list[str]:
+    at_once, rollouts = config.sampling.at_once, config.rollouts_per_prompt
+    if at_once is None or at_once == rollouts:
+        return []
+    if at_once > rollouts:
+        return [f"sampling.at_once ({at_once}) exceeds rollouts_per_prompt ({rollouts}); lower the former."]
+    if may_stop_early(config):
+        return []
+    return [
+        f"sampling.at_once ({at_once}) ends the sampling at selection.top_k right answers, but here others "
+        "might be kept: it takes an algorithm that keeps right ones, selection.top_k, strategy=top_k, "
+        "prefer=first, no min_reward, and a reward that is the answer's alone; set it to null."
+    ]
+
+
 def _batch_problems(config: RunConfig) -> list[str]:
     top_k, rollouts = config.selection.top_k, config.rollouts_per_prompt
     found = []
@@ -102,6 +117,7 @@ def _batch_problems(config: RunConfig) -> list[str]:
             f"buffer.capacity ({config.buffer.capacity}) is below what one iteration can keep "
             f"({most_kept(config)}); raise it, or samples would be overwritten unread."
         )
+    found += _early_problems(config)
     if config.sampling.min_tokens > config.sampling.max_tokens:
         found.append(
             f"sampling.min_tokens ({config.sampling.min_tokens}) exceeds sampling.max_tokens "

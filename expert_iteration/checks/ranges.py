@@ -23,6 +23,7 @@ def minima(config: RunConfig) -> list[tuple[str, float | None, float]]:
         ("task.max_tokens", config.task.max_tokens, 1),
         ("sampling.temperature", config.sampling.temperature, 0),
         ("sampling.min_tokens", config.sampling.min_tokens, 0),
+        ("sampling.at_once", config.sampling.at_once, 1),
         ("sampling.refill", config.sampling.refill, 0),
         ("rationalisation.max_share", config.rationalisation.max_share, 0),
         ("values.samples", config.values.samples, 1),

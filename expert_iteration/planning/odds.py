@@ -9,7 +9,7 @@ concave in the number of right answers.
 from dataclasses import dataclass
 from math import comb, exp, lgamma
 
-from expert_iteration.algorithms import Keep, Source, algorithm_of
+from expert_iteration.algorithms import Keep, Source, algorithm_of, answers_at_once
 from expert_iteration.choices import Duplicates
 from expert_iteration.config import RunConfig
 from expert_iteration.selection import Candidate, Fate, select
@@ -68,7 +68,8 @@ class GroupOdds:
     solved: float
     """Chance of at least one right answer."""
     sampled: float
-    """Answers sampled: rollouts_per_prompt, and those of other prompts that are tried in its place."""
+    """Answers sampled: rollouts_per_prompt, fewer where sampling ends early, and those of other prompts that
+    are tried in its place."""
     hinted: float
     """Answers sampled with the right one as a hint, which may add to what is kept."""
 
@@ -97,7 +98,22 @@ class Groups:
             visits = sum(silent**tried for tried in range(config.sampling.refill + 1))
         share = config.rationalisation.max_share * config.rationalisation.enabled
         hinted = self._answers * chances[0] * min(1.0, share)
-        return GroupOdds(kept * visits, 1 - chances[0], self._answers * visits, hinted)
+        sampled = sum(chance * self._sampled(right) for right, chance in enumerate(chances))
+        return GroupOdds(kept * visits, 1 - chances[0], sampled * visits, hinted)
+
+    def _sampled(self, right: int) -> float:
+        """Answers sampled of a group that would hold `right` ones, on average over their order."""
+        answers, at_once = self._answers, answers_at_once(self._config)
+        enough = self._config.selection.top_k or answers
+        if at_once == answers or right < enough:
+            return answers
+        # the chance that the first `count` answers hold fewer than `enough` right ones
+        return sum(
+            min(at_once, answers - count)
+            * sum(comb(count, few) * comb(answers - count, right - few) for few in range(enough))
+            / comb(answers, right)
+            for count in range(0, answers, at_once)
+        )
 
     def _expected(self, right: int, odds: Odds) -> float:
         """Answers kept of a group with `right` ones, on average over which of them are duplicates."""

@@ -92,8 +92,11 @@ def _rollouts(plan: Plan, first: Forecast) -> str:
         f"{prompts:,} prompts x {answers} answers = {prompts * answers:,} an iteration, "
         f"{plan.visits * answers:,} {times}"
     )
-    if more := round((group.sampled - answers) * plan.visits):
+    more = round((group.sampled - answers) * plan.visits)
+    if more > 0:
         words += f"; about {more:,} more, of other prompts (sampling.refill)"
+    if more < 0:
+        words += f"; about {-more:,} of them not, as others before were right (sampling.at_once)"
     if group.hinted:
         words += f"; about {group.hinted * plan.visits:,.0f} more with a hint, which may add to what is kept"
     return words
@@ -139,7 +142,7 @@ def by_pass_rate(plan: Plan) -> RenderableType:
 
 def _row(plan: Plan, one: Forecast) -> list[str]:
     prompts = plan.config.prompts_per_iteration
-    answers = plan.visits * (plan.config.rollouts_per_prompt if one.group.sampled else 1)
+    answers = plan.visits * (min(plan.config.rollouts_per_prompt, one.group.sampled) or 1)
     rate = one.odds.pass_rate if one.group.sampled else 1.0
     mark = "*" if one is plan.forecasts[0] and len(plan.forecasts) > 1 else " "
     return [
