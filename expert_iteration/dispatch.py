@@ -38,7 +38,11 @@ class Dispatch:
         self._room = room
         self._held = [0] * collectors
         """Groups at each collector."""
+        self._unasked = set(range(collectors))
         self._asked: dict[int, asyncio.Future[None]] = {}
+        self._answered: list[int] = []
+        """Those of the asked that have said so."""
+        self._answer = asyncio.Event()
         self._door, self._side_door = asyncio.Lock(), asyncio.Lock()
 
     def portions(self, groups: Sequence[T]) -> list[Sequence[T]]:
@@ -73,15 +77,26 @@ class Dispatch:
         if len(self._held) == 1:
             return 0
         while True:
-            for collector in range(len(self._held)):
-                if collector not in self._asked:
-                    self._asked[collector] = asyncio.ensure_future(self._room(collector))
-            await asyncio.wait(self._asked.values(), return_when=asyncio.FIRST_COMPLETED)
-            # the other line may have taken what there was
-            if free := [collector for collector, answer in self._asked.items() if answer.done()]:
-                chosen = min(free, key=lambda collector: self._held[collector])
-                self._asked.pop(chosen).result()
-                return chosen
+            # again each time: the other line may have taken what there was
+            while self._unasked:
+                self._ask(self._unasked.pop())
+            if self._answered:
+                break
+            self._answer.clear()
+            await self._answer.wait()
+        chosen = min(self._answered, key=lambda collector: self._held[collector])
+        self._answered.remove(chosen)
+        self._unasked.add(chosen)
+        self._asked.pop(chosen).result()
+        return chosen
+
+    def _ask(self, collector: int) -> None:
+        def answered(_: asyncio.Future[None]) -> None:
+            self._answered.append(collector)
+            self._answer.set()
+
+        self._asked[collector] = asyncio.ensure_future(self._room(collector))
+        self._asked[collector].add_done_callback(answered)
 
     def close(self) -> None:
         """Wait for no room any more."""

@@ -42,7 +42,11 @@ import psutil
 
 ROOT = Path(__file__).parents[2]
 SHARED_MEMORY = Path("/dev/shm")
-SHARED = "prompts_per_iteration=8 rollouts_per_prompt=4 epochs=1 batch_size=8 eval.limit=8"
+SHARED = (
+    "prompts_per_iteration=8 rollouts_per_prompt=4 epochs=1 batch_size=8 eval.limit=8 "
+    "placement.infer.kv_cache_mib=16"
+)
+"""The engine takes one page of its cache after the other: a small one is soon touched as a whole."""
 LONG = "eval.every=10 checkpoint.every=5"
 JOB = "placement=local iterations=1"
 LEAVE_LIMIT = 10.0
