@@ -26,7 +26,7 @@ from vllm.model_executor.model_loader.reload import (
     finalize_layerwise_reload,
     initialize_layerwise_reload,
 )
-from vllm.model_executor.model_loader.reload.layerwise import get_layerwise_info
+from vllm.model_executor.model_loader.reload.layerwise import LAYERWISE_INFO, get_layerwise_info
 
 from expert_iteration.choices import PushBackend
 from expert_iteration.orphans import end_with_owner
@@ -122,9 +122,16 @@ def repack_tied(model: nn.Module) -> None:
 class WorkerExtension:
     """Named to vLLM as `worker_extension_cls`, which makes every worker import this module."""
 
+    model_runner: Any
+
     def abandon_weight_update(self) -> None:
         """Forget an update that was started and never finished; vLLM would refuse to start another."""
         self._weight_update_active = False
+
+    def forget_layers(self) -> None:
+        """Let go of the model: vLLM's notes on reloading a layer hold the key of their weak dictionary."""
+        for layer in self.model_runner.model.modules():
+            LAYERWISE_INFO.pop(layer, None)
 
 
 for _backend, _receiver in {
