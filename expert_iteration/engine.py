@@ -301,8 +301,10 @@ class Engine:
             order.answers.set_exception(error)
 
     def _stop(self) -> None:
-        if self._failure is None:
-            self._call_workers("forget_layers")
-        self._fail(RuntimeError("the engine is closed."))
-        self._vllm.engine_core.shutdown()
-        del self._vllm
+        try:
+            if self._failure is None:
+                self._call_workers("forget_layers")
+        finally:
+            self._fail(RuntimeError("the engine is closed."))
+            self._vllm.engine_core.shutdown()
+            del self._vllm

@@ -65,9 +65,9 @@ class SecondChances:
     def _right(self, group: Group) -> set[int]:
         """The right answers of a group; of those that count as the same, one."""
         same = self._config.selection.duplicates
-        found = {i: verdict for i, verdict in enumerate(group.verdicts) if verdict.success}
+        found = {i for i, verdict in enumerate(group.verdicts) if verdict.success}
         if same is Duplicates.keep:
-            return set(found)
+            return found
         return {fingerprint(group.rollouts[i].text, same) for i in found}
 
     def _needs_hint(self, group: Group) -> bool:
