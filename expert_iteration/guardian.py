@@ -6,6 +6,7 @@ also a script of its own, which needs nothing but the standard library.
 """
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -26,13 +27,14 @@ Process: TypeAlias = tuple[int, str]
 
 
 @contextmanager
-def guarded() -> Iterator[None]:
-    """Have the processes that the block starts end when this one is gone, however it goes."""
+def guarded(folder: str | None = None) -> Iterator[None]:
+    """Have what the block starts end when this process is gone, however it goes, and `folder` be removed."""
     before = set(descendants(os.getpid()))
     yield
     started = [number for number in descendants(os.getpid()) if number not in before]
     watched = [f"{number}:{began(number)}" for number in (os.getpid(), *started)]
-    subprocess.Popen([sys.executable, "-I", "-S", __file__, *watched], start_new_session=True)
+    command = [sys.executable, "-I", "-S", __file__, folder or "", *watched]
+    subprocess.Popen(command, start_new_session=True)
 
 
 def descendants(number: int) -> list[int]:
@@ -89,6 +91,8 @@ def fields_of(number: int) -> list[str]:
 
 
 if __name__ == "__main__":
-    named = (word.partition(":") for word in sys.argv[1:])
-    owner, *others = ((int(number), start) for number, _, start in named)
+    scratch, *words = sys.argv[1:]
+    owner, *others = ((int(number), start) for number, _, start in (word.partition(":") for word in words))
     watch(owner, others)
+    if scratch and not alive([owner]):
+        shutil.rmtree(scratch, ignore_errors=True)

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from threading import Event
 
 import pytest
@@ -14,9 +15,9 @@ from expert_iteration.guardian import alive, began, children_of, descendants
 from tests.runs import wait_until
 
 OWNER = """
-import subprocess
+import subprocess, sys
 from expert_iteration.guardian import guarded
-with guarded():
+with guarded(sys.argv[1]):
     kept = subprocess.Popen(["sleep", "600"])
 print(kept.pid, flush=True)
 kept.wait()
@@ -25,16 +26,22 @@ input()
 
 
 @pytest.fixture
-def owner() -> Iterator[subprocess.Popen[str]]:
-    process = subprocess.Popen(
-        [sys.executable, "-c", OWNER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
+def scratch(tmp_path: Path) -> Path:
+    folder = tmp_path / "scratch"
+    (folder / "session").mkdir(parents=True)
+    return folder
+
+
+@pytest.fixture
+def owner(scratch: Path) -> Iterator[subprocess.Popen[str]]:
+    command = [sys.executable, "-c", OWNER, str(scratch)]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     yield process
     process.kill()
     process.communicate()
 
 
-def test_a_killed_owner_takes_what_it_started_with_it(owner: subprocess.Popen[str]) -> None:
+def test_a_killed_owner_takes_what_it_started_with_it(owner: subprocess.Popen[str], scratch: Path) -> None:
     assert owner.stdout is not None
     kept = int(owner.stdout.readline())
     assert wait_until(lambda: len(descendants(owner.pid)) == 2, seconds=10)
@@ -43,6 +50,7 @@ def test_a_killed_owner_takes_what_it_started_with_it(owner: subprocess.Popen[st
     owner.kill()
     owner.wait()
     assert wait_until(lambda: not any(map(began, family)), seconds=10)
+    assert wait_until(lambda: not scratch.exists(), seconds=10)
 
 
 def test_a_child_that_outlives_what_was_started_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -67,13 +75,14 @@ def test_a_child_that_outlives_what_was_started_is_ended(monkeypatch: pytest.Mon
     assert wait_until(lambda: not began(child), seconds=10)
 
 
-def test_the_guardian_ends_with_what_it_guards(owner: subprocess.Popen[str]) -> None:
+def test_the_guardian_ends_with_what_it_guards(owner: subprocess.Popen[str], scratch: Path) -> None:
     assert owner.stdout is not None
     kept = int(owner.stdout.readline())
     [watching] = set(descendants(owner.pid)) - {kept}
     subprocess.run(["kill", str(kept)], check=True)
     assert wait_until(lambda: not began(watching), seconds=10)
     assert began(owner.pid)
+    assert scratch.is_dir()
 
 
 def test_a_process_that_was_gone_when_it_was_looked_at_is_not_alive() -> None:

@@ -2,15 +2,17 @@
 
 import asyncio
 import json
+import random
 import runpy
 from dataclasses import replace
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import pytest
 
 from expert_iteration.config import ConfigError
-from expert_iteration.planning.odds import Odds
+from expert_iteration.planning.odds import Groups, Odds
 from expert_iteration.simulation import lengths
 from expert_iteration.simulation.calibration import FinishedRun, Sampled, fitted, rates_of, steps_of
 from expert_iteration.simulation.clock import in_no_time
@@ -20,6 +22,7 @@ from expert_iteration.simulation.outcome import Outcome, simulate
 from expert_iteration.simulation.prospects import Prospects
 from expert_iteration.simulation.rates import Rates
 from expert_iteration.simulation.split import Split, splits
+from expert_iteration.simulation.turns import Turns
 from expert_iteration.simulation.workload import expected
 from tests.plans import composed
 from tests.test_planning import write_rollouts
@@ -85,6 +88,28 @@ def test_a_synchronous_iteration_is_the_sum_of_its_phases() -> None:
     assert found.phases["sample"] == pytest.approx(3 * collect)
     assert found.phases["learn"] == pytest.approx(3 * learn)
     assert found.idle["train"] == pytest.approx(1 - learn / found.seconds)
+
+
+@pytest.mark.parametrize("spread", [0.0, 0.3, 1.0])
+def test_as_many_answers_are_sampled_in_turns_as_a_plan_expects(spread: float) -> None:
+    config = composed("rollouts_per_prompt=6", "sampling.at_once=2", "selection.top_k=2")
+    odds, lot = Odds(0.4, spread), random.Random(0)
+    [answers] = expected(config, [odds], [(TEN, TEN)]).iterations
+
+    def sampled() -> int:
+        turns = Turns(config, answers, lot)
+        return sum(len(lengths) for lengths in iter(turns.next, []))
+
+    assert fmean(sampled() for _ in range(20_000)) == pytest.approx(
+        Groups(config).expect(odds).sampled, rel=0.02
+    )
+
+
+@pytest.mark.parametrize(("right", "turns"), [(1.0, 1), (0.0, 4)])
+def test_turns_are_taken_one_after_the_other(right: float, turns: int) -> None:
+    few = "sampling.at_once=1", "selection.top_k=1", "eval.every=0"
+    found = outcome(*few, rates=replace(RATES, room=256), right=right)
+    assert found.phases["sample"] == pytest.approx(3 * turns * 10 * (0.01 + 64 * 0.0001))
 
 
 def test_an_asynchronous_run_hides_sampling_behind_learning() -> None:

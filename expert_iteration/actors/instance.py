@@ -3,6 +3,7 @@
 import atexit
 import os
 import secrets
+from functools import cache
 from pathlib import Path
 from shutil import rmtree
 from tempfile import mkdtemp
@@ -34,13 +35,10 @@ def start_ray(config: RunConfig) -> None:
 
 def _start(config: RunConfig, options: dict[str, object]) -> None:
     os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
-    if "RAY_TMPDIR" not in os.environ:
-        # Ray lets everyone write to its folders, and unpickles what comes through the sockets in them
-        os.environ["RAY_TMPDIR"] = mkdtemp(prefix="ray-")
-        atexit.register(_remove, os.environ["RAY_TMPDIR"])
+    folder = _own_folder()
     # here CPUs are only counted, so that the parts fit on a small machine too
     cpus = max(os.cpu_count() or 1, total(bundles_of(config))[1])
-    with guarded():
+    with guarded(folder):
         ray.init(
             address="local",
             num_cpus=cpus,
@@ -48,6 +46,17 @@ def _start(config: RunConfig, options: dict[str, object]) -> None:
             object_store_memory=OBJECT_STORE_BYTES,
             **options,
         )
+
+
+@cache
+def _own_folder() -> str | None:
+    """For the files of Ray, as long as this process lives; None if RAY_TMPDIR names one already."""
+    if "RAY_TMPDIR" in os.environ:
+        return None
+    # Ray lets everyone write to its folders, and unpickles what comes through the sockets in them
+    folder = os.environ["RAY_TMPDIR"] = mkdtemp(prefix="ray-")
+    atexit.register(_remove, folder)
+    return folder
 
 
 def _remove(folder: str) -> None:

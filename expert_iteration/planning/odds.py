@@ -8,6 +8,7 @@ concave in the number of right answers.
 
 from dataclasses import dataclass
 from math import comb, exp, lgamma
+from random import Random
 
 from expert_iteration.algorithms import Keep, Source, algorithm_of, answers_at_once
 from expert_iteration.choices import Duplicates
@@ -31,6 +32,15 @@ class Odds:
     length: float | None = None
     """Mean tokens of an answer; None: nobody measured it."""
 
+    def draw(self, lot: Random) -> float:
+        """The pass rate of one prompt."""
+        mean, spread = self.pass_rate, self.spread
+        if spread == 0 or mean in (0.0, 1.0):
+            return mean
+        if spread >= 1:
+            return float(lot.random() < mean)
+        return lot.betavariate(*_beta(mean, spread))
+
 
 def right_answers(odds: Odds, answers: int) -> list[float]:
     """Probability of 0, 1, ... `answers` right ones in a group."""
@@ -41,12 +51,16 @@ def right_answers(odds: Odds, answers: int) -> list[float]:
         return _binomial(answers, mean)
     if spread >= 1:
         return [1 - mean, *[0.0] * (answers - 1), mean]
-    total = (1 - spread) / spread
-    a, b = mean * total, (1 - mean) * total
+    a, b = _beta(mean, spread)
     return [
         comb(answers, count) * exp(_log_beta(a + count, b + answers - count) - _log_beta(a, b))
         for count in range(answers + 1)
     ]
+
+
+def _beta(mean: float, spread: float) -> tuple[float, float]:
+    total = (1 - spread) / spread
+    return mean * total, (1 - mean) * total
 
 
 def _binomial(trials: int, chance: float) -> list[float]:

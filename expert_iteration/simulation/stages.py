@@ -14,6 +14,7 @@ from expert_iteration.rounds import rounds_of
 from expert_iteration.scheduler import Backlog, Progress
 from expert_iteration.simulation.engine import Ordered, SimulatedEngine
 from expert_iteration.simulation.rates import Rates
+from expert_iteration.simulation.turns import Turns
 from expert_iteration.simulation.workload import Workload
 
 TICKS = 8
@@ -82,25 +83,24 @@ class SimulatedStages:
         """Groups reach the buffer bundle by bundle, as they are finished and judged."""
         answers = self._workload.of(group_ids[0] // self._config.prompts_per_iteration)
         done: asyncio.Queue[Ordered] = asyncio.Queue()
-        self.engines[index].submit(
-            [
-                Ordered(answers.lengths.draw(self._config.rollouts_per_prompt, self._lot), done, group_id)
-                for group_id in group_ids
-            ]
-        )
-        left = len(group_ids)
-        while left:
+        turns = {group_id: Turns(self._config, answers, self._lot) for group_id in group_ids}
+        self.engines[index].submit([Ordered(turn.next(), done, group_id) for group_id, turn in turns.items()])
+        while turns:
             bundle = [await done.get()]
             while not done.empty():
                 bundle.append(done.get_nowait())
             lengths = [length for order in bundle for length in order.lengths]
             await asyncio.sleep(self._rates.judge * len(lengths))
+            again = [Ordered(turns[one.group_id].next(), done, one.group_id, begun=True) for one in bundle]
+            if more := [order for order in again if order.lengths]:
+                self.engines[index].submit(more)
+            finished = [order.group_id for order in again if not order.lengths]
             if self.references:
-                await self._score(
-                    index, answers.right * (sum(lengths) + len(lengths) * self._rates.prompt_tokens)
-                )
-            await self._counting.collect([order.group_id for order in bundle])
-            left -= len(bundle)
+                positions = sum(lengths) + len(lengths) * self._rates.prompt_tokens
+                await self._score(index, answers.odds.pass_rate * positions)
+            await self._counting.collect(finished)
+            for group_id in finished:
+                del turns[group_id]
 
     async def _score(self, index: int, tokens: float) -> None:
         async with self.references[index % len(self.references)]:

@@ -15,8 +15,7 @@ class Answers:
     lengths: Lengths
     kept_lengths: Lengths
     """Of those that are trained on."""
-    right: float
-    """Share of all."""
+    odds: Odds
     kept: float
     """Of a prompt, on average."""
 
@@ -41,7 +40,7 @@ def expected(config: RunConfig, odds: Sequence[Odds], lengths: Sequence[tuple[Le
     groups = Groups(config)
     return Workload(
         tuple(
-            Answers(every, kept, one.pass_rate, groups.expect(one).kept)
+            Answers(every, kept, one, groups.expect(one).kept)
             for one, (every, kept) in zip(odds, lengths, strict=True)
         )
     )

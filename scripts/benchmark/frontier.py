@@ -3,8 +3,10 @@
     python scripts/benchmark/frontier.py --output outputs/frontier [--seeds 0 1 2] [--jobs 2] [overrides ...]
 
 Each run is `scripts/train.py placement=local` in a process of its own, which has 2,048 questions and visits
-128 of them in an iteration, with four answers each. It is evaluated after every iteration, and told to stop
-once an evaluation reaches the target; a run that gives up counts with all its rollouts, as a lower bound.
+128 of them in an iteration, with up to four answers each. It is evaluated after every iteration, and told to
+stop once an evaluation reaches the target; a run that gives up counts with all its rollouts, as a lower
+bound. Rollouts are those that were sampled (`rollout/count`): with `selection.top_k=1` the frontier asks for
+an answer at a time, until one is right.
 Runs in the output folder that have reached the target, or given up, are not run again.
 
 The ratio is that of the medians over the seeds.
@@ -77,8 +79,7 @@ def run(job: Job, target: float) -> Outcome:
     if not (finished(summary_of(job)) or progress_of(job.folder, target)[1]):
         shutil.rmtree(job.folder, ignore_errors=True)
         train(job, target)
-    iteration, reached = progress_of(job.folder, target)
-    outcome = Outcome(job.method, job.seed, iteration * PROMPTS * ROLLOUTS, reached)
+    outcome = Outcome(job.method, job.seed, *progress_of(job.folder, target))
     print(describe(outcome, target), file=sys.stderr, flush=True)
     return outcome
 
@@ -103,17 +104,14 @@ def train(job: Job, target: float) -> None:
 
 
 def progress_of(folder: Path, target: float) -> tuple[int, bool]:
-    """The first iteration whose evaluation reaches `target`, or the last one so far; whether it does."""
+    """Rollouts sampled until the first evaluation that reaches `target`, or so far; whether one does."""
     metrics = folder / "metrics.jsonl"
-    last = 0
+    rollouts = 0
     for event in read_events(metrics) if metrics.is_file() else []:
-        greedy = event.get("eval/greedy")
-        if greedy is None:
-            continue
-        last = int(event["iteration"] or 0)
-        if greedy >= target:
-            return last, True
-    return last, False
+        rollouts += int(event.get("rollout/count") or 0)
+        if (event.get("eval/greedy") or 0.0) >= target:
+            return rollouts, True
+    return rollouts, False
 
 
 def describe(outcome: Outcome, target: float) -> str:
