@@ -5,8 +5,8 @@
 Each run is `scripts/train.py placement=local` in a process of its own, which has 2,048 questions and visits
 128 of them in an iteration, with up to four answers each. It is evaluated after every iteration, and told to
 stop once an evaluation reaches the target; a run that gives up counts with all its rollouts, as a lower
-bound. Rollouts are those that were sampled (`rollout/count`): with `selection.top_k=1` the frontier asks for
-an answer at a time, until one is right.
+bound. Rollouts are those that were sampled (`rollout/count`): with `selection.top_k=1`, which is set unless
+an override says otherwise, the frontier asks for an answer at a time, until one is right.
 Runs in the output folder that have reached the target, or given up, are not run again.
 
 The ratio is that of the medians over the seeds.
@@ -35,7 +35,7 @@ PROMPTS, ROLLOUTS = 128, 4
 SHARED = (
     "placement=local mode=sync task.limit=2048 "
     f"prompts_per_iteration={PROMPTS} rollouts_per_prompt={ROLLOUTS} "
-    "epochs=3 batch_size=16 eval.every=1 eval.limit=300 checkpoint.every=0"
+    "selection.top_k=1 epochs=3 batch_size=16 eval.every=1 eval.limit=300 checkpoint.every=0"
 )
 LOOK_EVERY = 0.5
 """Seconds between looks at the metrics of a run."""
@@ -124,7 +124,7 @@ def parse_arguments() -> tuple[argparse.Namespace, list[str]]:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--output", type=Path, required=True, help="folder of the runs")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--seeds", type=int, nargs="+", default=list(range(6)))
     parser.add_argument("--target", type=float, default=0.85, help="greedy accuracy to reach")
     parser.add_argument("--iterations", type=int, default=24, help="at which a run gives up")
     parser.add_argument("--jobs", type=int, default=1, help="runs side by side, one core each")
