@@ -104,7 +104,8 @@ wheel in PIP_FIND_LINKS" "${uv[@]}" --torch-backend cpu "$pin"
 make_venv() {
     local extra=$1 python=$2 list=requirements/$1.txt log
     local unreachable="the package index did not answer as it should; check the network or set PIP_INDEX_URL"
-    local uv=(.venv/bin/uv pip install --python .venv/bin/python --no-deps)
+    # compiled once: where nobody may write bytecode, each process would do it anew, for tens of seconds
+    local uv=(.venv/bin/uv pip install --python .venv/bin/python --no-deps --compile-bytecode)
     log=$(mktemp "${TMPDIR:-/tmp}/expert-iteration-XXXXXX.log")
     echo "Setting up .venv: $("$python" --version), $(grep -c '==' "$list") packages of $list (log: $log) ..."
     rm -f .venv/stamp
