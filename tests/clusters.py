@@ -51,11 +51,13 @@ class Cluster:
         if hidden is not None:
             command = ["unshare", "-m", "bash", "-c", HIDE, "-", str(hidden), *command]
         command = [*self.at(address), *command]
+        # what a driver sets for a Ray of its own is set here too, once a test has imported that
+        outside = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
         with self.log(address).open("wb") as log:
             self._nodes[address] = subprocess.Popen(
                 command,
                 cwd=ROOT,
-                env=os.environ | self.environment,
+                env=outside | self.environment,
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
