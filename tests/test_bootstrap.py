@@ -142,7 +142,7 @@ def test_a_machine_with_an_nvidia_driver_gets_the_gpu_set(checkout: Checkout) ->
     checkout.add_command("nvidia-smi", "#!/bin/sh\necho 'GPU 0'\n")
     checkout.set_up()
     calls = checkout.calls()
-    assert any("-r requirements/gpu.txt" in call for call in calls)
+    assert any("--compile-bytecode -r requirements/gpu.txt" in call for call in calls)
     assert not any("--torch-backend" in call for call in calls)
     checkout.set_up(EI_EXTRA="cpu")
     assert any("-r requirements/cpu.txt" in call for call in checkout.calls())

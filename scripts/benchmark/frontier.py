@@ -1,6 +1,6 @@
 """Rollouts until the demo answers 85% of its held-out questions, by the way its prompts are drawn.
 
-    python scripts/benchmark/frontier.py --output outputs/frontier [--seeds 0 1 2] [--jobs 2] [overrides ...]
+    python scripts/benchmark/frontier.py --output outputs/frontier [--seeds 6 7 8] [--jobs 2] [overrides ...]
 
 Each run is `scripts/train.py placement=local` in a process of its own, which has 2,048 questions and visits
 128 of them in an iteration, with up to four answers each. It is evaluated after every iteration, and told to
