@@ -96,8 +96,8 @@ class TopKRewardSelector(Transform):
     def _leaving(self) -> list[TensorDictBase]:
         leaving: list[TensorDictBase] = []
         if not self._in_order:
-            for group_id, rows in self._early.items():
-                leaving += rows
+            for group_id in self.fates:
+                leaving += self._early[group_id]
                 self._early[group_id] = []
         while self.next_group in self._early:
             leaving += self._early.pop(self.next_group)

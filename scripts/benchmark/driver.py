@@ -30,6 +30,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 import hydra
 import psutil
+import torch
 from tensordict import TensorDictBase
 
 from expert_iteration.archive import Archive
@@ -147,6 +148,8 @@ def resident() -> int:
 
 def measure(way: str, rollouts: int, overrides: Sequence[str]) -> dict[str, float]:
     """One run in this process: seconds by part, and memory in bytes."""
+    # an idle thread of torch's spins, which would count as work
+    torch.set_num_threads(1)
     register()
     with hydra.initialize_config_dir(str(config_folder()), version_base="1.3"):
         config = from_hydra(
