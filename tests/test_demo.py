@@ -80,7 +80,7 @@ def test_twenty_thousand_training_questions_are_distinct() -> None:
 
 
 def test_too_many_held_out_problems_are_refused() -> None:
-    with pytest.raises(ValueError, match="400 problems, 401 were asked for"):
+    with pytest.raises(ValueError, match="1200 problems, 1201 were asked for"):
         held_out(HELD_OUT_SIZE + 1)
 
 
@@ -88,7 +88,7 @@ def test_the_splits_hold_every_difficulty_in_the_stated_mix(problems: list[Probl
     corpus = base_corpus(800, seed=0)
     for difficulty, share in zip((1, 2, 3, 4), (100, 200, 200, 300), strict=True):
         assert sum(problem.difficulty == difficulty for problem in problems) == 500
-        assert sum(problem.difficulty == difficulty for problem in held_out()) == 100
+        assert sum(problem.difficulty == difficulty for problem in held_out()) == 300
         assert sum(problem.difficulty == difficulty for problem in corpus) == share
 
 

@@ -20,7 +20,7 @@ from itertools import cycle
 
 LARGEST = 50
 """No value on the way to an answer is larger."""
-HELD_OUT_SIZE = 400
+HELD_OUT_SIZE = 1200
 
 _EVEN_MIX = (1, 2, 3, 4)
 _BASE_MIX = (1, 2, 2, 3, 3, 4, 4, 4)

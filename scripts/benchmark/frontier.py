@@ -1,12 +1,14 @@
 """Rollouts until the demo answers 85% of its held-out questions, by the way its prompts are drawn.
 
-    python scripts/benchmark/frontier.py --output outputs/frontier [--seeds 6 7 8] [--jobs 2] [overrides ...]
+    python scripts/benchmark/frontier.py --output outputs/frontier [--seeds 9 10 11] [--jobs 2] [overrides]
 
 Each run is `scripts/train.py placement=local` in a process of its own, which has 2,048 questions and visits
 128 of them in an iteration, with up to four answers each. It is evaluated after every iteration, and told to
 stop once an evaluation reaches the target; a run that gives up counts with all its rollouts, as a lower
 bound. Rollouts are those that were sampled (`rollout/count`): with `selection.top_k=1`, which is set unless
 an override says otherwise, the frontier asks for an answer at a time, until one is right.
+All 1,200 held-out questions are asked: with the demo's 300, accuracy goes up and down by 2 points between
+80 and 85%, and it is luck which evaluation is the first to reach the target.
 Runs in the output folder that have reached the target, or given up, are not run again.
 
 The ratio is that of the medians over the seeds.
@@ -35,7 +37,7 @@ PROMPTS, ROLLOUTS = 128, 4
 SHARED = (
     "placement=local mode=sync task.limit=2048 "
     f"prompts_per_iteration={PROMPTS} rollouts_per_prompt={ROLLOUTS} "
-    "selection.top_k=1 epochs=3 batch_size=16 eval.every=1 eval.limit=300 checkpoint.every=0"
+    "selection.top_k=1 epochs=3 batch_size=16 eval.every=1 eval.limit=1200 checkpoint.every=0"
 )
 LOOK_EVERY = 0.5
 """Seconds between looks at the metrics of a run."""
@@ -124,7 +126,7 @@ def parse_arguments() -> tuple[argparse.Namespace, list[str]]:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--output", type=Path, required=True, help="folder of the runs")
-    parser.add_argument("--seeds", type=int, nargs="+", default=list(range(6)))
+    parser.add_argument("--seeds", type=int, nargs="+", default=[9, 10, 11])
     parser.add_argument("--target", type=float, default=0.85, help="greedy accuracy to reach")
     parser.add_argument("--iterations", type=int, default=24, help="at which a run gives up")
     parser.add_argument("--jobs", type=int, default=1, help="runs side by side, one core each")
