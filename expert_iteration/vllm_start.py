@@ -13,6 +13,13 @@ if TYPE_CHECKING:
 ENVIRONMENT = {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
 """Nobody is told of it."""
 
+COMPILED_ON_CPU = 32
+"""Compiled matrix products that oneDNN keeps, besides those that each layer holds.
+
+There is one for each number of tokens in a step, and it takes half a MiB: with oneDNN's own limit of 1,024 an
+engine would grow for a thousand iterations.
+"""
+
 WEIGHT_RECEIVER = "expert_iteration.weight_receiver.WorkerExtension"
 
 RECEIVERS = {PushBackend.host: "host", PushBackend.nccl: "checked_nccl", PushBackend.ipc: "checked_ipc"}
@@ -30,6 +37,7 @@ def start_vllm(model: ModelConfig, placement: PlacementConfig, seed: int, push: 
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
     if placement.device is Device.cpu:
         os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
+        os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", str(COMPILED_ON_CPU))
         return (_start_apart_on_cpu if apart else _start_here_on_cpu)(model, placement, seed, push)
     return _start(model, placement, seed, push)
 
