@@ -9,6 +9,7 @@ from expert_iteration.choices import OnBadRow
 from expert_iteration.config import ConfigError
 from expert_iteration.data.loading import Parts, read_task
 from expert_iteration.data.report import DataReport, PartReport
+from expert_iteration.demo.problems import HELD_OUT_SIZE
 from tests.data import SHARED, dataset, run_config, sums, write
 from tests.test_config import composed
 
@@ -134,7 +135,7 @@ def test_a_limit_bounds_the_training_rows_of_each_member(tmp_path):
 
 def test_the_demo_is_generated_checked_and_leaves_nothing_out():
     parts = read_task(run_config(name="demo", limit=300))
-    assert (len(parts.train[0].examples), len(parts.evaluation[0].examples)) == (300, 400)
+    assert (len(parts.train[0].examples), len(parts.evaluation[0].examples)) == (300, HELD_OUT_SIZE)
     assert not (*parts.train[0].dropped, *parts.evaluation[0].dropped)
     assert parts.train[0].examples[0].level == "1_steps"
 
