@@ -1,10 +1,12 @@
 """Options of engines and pushes: what they tell vLLM, and where they are refused."""
 
+import os
+
 import pytest
 
 from expert_iteration.choices import Device, EngineKind, PushBackend, PushPause
 from expert_iteration.config import ConfigError, InferPlacement, ModelConfig, PlacementConfig, PushConfig
-from expert_iteration.vllm_start import engine_args
+from expert_iteration.vllm_start import engine_args, start_vllm
 from tests.test_config import composed
 
 GPUS = 8
@@ -108,3 +110,13 @@ def test_what_cannot_work_is_refused_before_anything_loads(overrides, words):
 )
 def test_what_can_work_is_accepted(overrides):
     composed(*overrides, gpus=GPUS)
+
+
+@pytest.mark.parametrize(("given", "kept"), [({}, "32"), ({"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "7"}, "7")])
+def test_an_engine_on_cpu_keeps_few_compiled_products_unless_told_otherwise(
+    monkeypatch: pytest.MonkeyPatch, given: dict[str, str], kept: str
+) -> None:
+    monkeypatch.setattr("os.environ", dict(given))
+    monkeypatch.setattr("expert_iteration.vllm_start._start_here_on_cpu", lambda *_: os.environ)
+    environment = start_vllm(ModelConfig(path="x"), PlacementConfig(device=Device.cpu), 0, PushConfig())
+    assert environment["ONEDNN_PRIMITIVE_CACHE_CAPACITY"] == kept

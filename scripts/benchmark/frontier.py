@@ -7,7 +7,7 @@ Each run is `scripts/train.py placement=local` in a process of its own, which ha
 stop once an evaluation reaches the target; a run that gives up counts with all its rollouts, as a lower
 bound. Rollouts are those that were sampled (`rollout/count`): with `selection.top_k=1`, which is set unless
 an override says otherwise, the frontier asks for an answer at a time, until one is right.
-All 1,200 held-out questions are asked: with the demo's 300, accuracy goes up and down by 2 points between
+All held-out questions are asked: with the demo's 300, accuracy goes up and down by 2 points between
 80 and 85%, and it is luck which evaluation is the first to reach the target.
 Runs in the output folder that have reached the target, or given up, are not run again.
 
@@ -29,6 +29,7 @@ from statistics import median
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
+from expert_iteration.demo.problems import HELD_OUT_SIZE
 from expert_iteration.reporting.jsonl import read_events
 from scripts.benchmark.methods import ROOT, Job, finished, summary_of
 
@@ -37,7 +38,8 @@ PROMPTS, ROLLOUTS = 128, 4
 SHARED = (
     "placement=local mode=sync task.limit=2048 "
     f"prompts_per_iteration={PROMPTS} rollouts_per_prompt={ROLLOUTS} "
-    "selection.top_k=1 epochs=3 batch_size=16 eval.every=1 eval.limit=1200 checkpoint.every=0"
+    "selection.top_k=1 epochs=3 batch_size=16 eval.every=1 checkpoint.every=0 "
+    f"eval.limit={HELD_OUT_SIZE}"
 )
 LOOK_EVERY = 0.5
 """Seconds between looks at the metrics of a run."""
